@@ -1,0 +1,51 @@
+//! What time it is, in milliseconds since the Unix epoch: the unit in which offramp stores every time.
+
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use tokio::time::Instant;
+
+/// A source of wall-clock time that tests can tie to tokio's paused clock.
+#[derive(Debug, Clone, Copy)]
+pub enum Clock {
+    /// The system's clock. It may jump, also backwards.
+    System,
+    /// Advances with tokio's clock from a given moment; under `start_paused` it stands still until a test moves it.
+    Tokio {
+        /// The wall-clock time at `start`.
+        epoch_ms: u64,
+        /// The instant that corresponds to `epoch_ms`.
+        start: Instant,
+    },
+}
+
+impl Clock {
+    /// A clock that follows tokio's from now on, starting at `epoch_ms`.
+    pub fn tokio_from(epoch_ms: u64) -> Self {
+        Self::Tokio { epoch_ms, start: Instant::now() }
+    }
+
+    /// Milliseconds since the Unix epoch.
+    pub fn now_ms(&self) -> u64 {
+        match self {
+            Self::System => now_ms(),
+            Self::Tokio { epoch_ms, start } => epoch_ms + as_ms(start.elapsed()),
+        }
+    }
+}
+
+/// The system's clock, in milliseconds since the Unix epoch (0 for a clock set before it).
+pub fn now_ms() -> u64 {
+    as_ms(SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default())
+}
+
+/// A duration in whole milliseconds, saturating.
+pub fn as_ms(d: Duration) -> u64 {
+    u64::try_from(d.as_millis()).unwrap_or(u64::MAX)
+}
+
+/// A time as RFC 3339 in UTC with milliseconds: `2026-01-01T00:00:00.000Z`.
+pub fn rfc3339(ms: u64) -> String {
+    i64::try_from(ms)
+        .ok()
+        .and_then(|ms| jiff::Timestamp::from_millisecond(ms).ok())
+        .map_or_else(|| format!("{ms} ms"), |t| format!("{t:.3}"))
+}

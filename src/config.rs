@@ -1,0 +1,322 @@
+//! The configuration: a typed tree, complete with defaults. `load.rs` reads it, `check.rs` has the rules between keys.
+
+pub mod pattern;
+pub mod source;
+pub mod status;
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use http::{HeaderName, HeaderValue};
+
+use pattern::PathPattern;
+use source::Source;
+use status::{RetryOn, StatusSet};
+
+/// Everything that `run` needs to know. Made by [`load`]; each value has been checked.
+#[derive(Debug, Clone)]
+pub struct Config {
+    /// `[[proxy]]`, in the order of the file.
+    pub proxies: Vec<Proxy>,
+    /// `[queue]`.
+    pub queue: Queue,
+    /// `[[sink]]`, in the order of the file.
+    pub sinks: Vec<Sink>,
+    /// `[admin]`.
+    pub admin: Admin,
+    /// `[log]`.
+    pub log: Log,
+}
+
+/// Where to accept connections.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Listen {
+    /// `host:port`, not yet resolved.
+    Tcp(String),
+    /// `unix:/absolute/path`.
+    Unix(PathBuf),
+}
+
+/// Where a proxy forwards to.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Upstream {
+    /// `http://host:port`: the host and the port (80 if absent) to connect to, and the authority for `Host`.
+    Http {
+        /// Host name or address, without brackets.
+        host: String,
+        /// Port.
+        port: u16,
+        /// What `Host` says when `preserve_host` is off: as written in the file.
+        authority: HeaderValue,
+    },
+    /// `unix:/absolute/path`.
+    Unix(PathBuf),
+}
+
+/// `[[proxy]]`
+#[derive(Debug, Clone)]
+pub struct Proxy {
+    /// Unique.
+    pub name: String,
+    /// Where clients connect.
+    pub listen: Listen,
+    /// Where requests go.
+    pub upstream: Upstream,
+    /// Forward the client's `Host`.
+    pub preserve_host: bool,
+    /// Append to `X-Forwarded-For`, `-Proto` and `-Host`.
+    pub forwarded: bool,
+    /// Longest wait for a connection to the upstream.
+    pub connect_timeout: Duration,
+    /// Longest wait for the response head after the request was sent.
+    pub response_timeout: Duration,
+    /// Longest time without a byte in either direction.
+    pub idle_timeout: Duration,
+    /// Requests forwarded at one time.
+    pub max_in_flight: usize,
+    /// Requests that may wait in line for one of those places.
+    pub max_waiting: usize,
+    /// Longest time in that line.
+    pub wait_timeout: Duration,
+    /// Open client connections; beyond it new ones wait to be accepted.
+    pub max_connections: usize,
+    /// Longest time for a request's head to arrive.
+    pub header_read_timeout: Duration,
+    /// Longest wait on shutdown for requests in flight.
+    pub drain_timeout: Duration,
+    /// Send `x-offramp-episode` on captured responses.
+    pub expose_episode_id: bool,
+    /// First match wins.
+    pub routes: Vec<Route>,
+}
+
+/// What a route does with what it matches.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Action {
+    /// Forward, and make an episode of it.
+    Capture,
+    /// Forward untouched.
+    Pass,
+}
+
+/// `[[proxy.route]]`, with its preset already filled in.
+#[derive(Debug, Clone)]
+pub struct Route {
+    /// Unique within its proxy.
+    pub name: String,
+    /// Upper case; empty = any.
+    pub methods: Vec<http::Method>,
+    /// Matched against the whole path.
+    pub path: PathPattern,
+    /// What to do.
+    pub action: Action,
+    /// Names of sinks, never empty for `capture` (default: every sink).
+    pub sinks: Vec<String>,
+    /// Statuses that become episodes.
+    pub success: StatusSet,
+    /// Each must yield something that is neither absent, false, null nor empty.
+    pub success_if: Vec<Source>,
+    /// Bytes kept per direction.
+    pub max_capture: u64,
+    /// Record what a client that left had got (else discard it).
+    pub record_cancelled: bool,
+    /// Share of the matching exchanges that are captured, 0 to 1.
+    pub sample: f64,
+    /// Where each part of the episode is found.
+    pub extract: Extract,
+}
+
+/// `[proxy.route.extract]`: for each field a list, the first source that yields wins.
+#[derive(Debug, Clone, Default)]
+pub struct Extract {
+    /// The ordering key.
+    pub session: Vec<Source>,
+    /// The graph's partition.
+    pub group: Vec<Source>,
+    /// Who asked.
+    pub user: Vec<Source>,
+    /// Who answered.
+    pub agent: Vec<Source>,
+    /// What was asked.
+    pub input: Vec<Source>,
+    /// What was answered.
+    pub output: Vec<Source>,
+    /// Further keys.
+    pub metadata: Vec<(String, Vec<Source>)>,
+}
+
+/// `[queue]`
+#[derive(Debug, Clone)]
+pub struct Queue {
+    /// The directory.
+    pub path: PathBuf,
+    /// What an acknowledgement means.
+    pub durability: Durability,
+    /// Longest time that a response's last byte waits for its commit.
+    pub commit_wait: Duration,
+    /// Pending episodes, at most.
+    pub max_episodes: u64,
+    /// Bytes of stored episodes, at most.
+    pub max_bytes: u64,
+    /// Below this much free disk nothing more is captured.
+    pub min_free_disk: u64,
+    /// What a full queue does with a request that would be captured.
+    pub on_full: OnFull,
+    /// How long receipts (and bodies) stay after delivery.
+    pub keep_delivered: Duration,
+    /// How long dead letters stay.
+    pub keep_dead: Duration,
+}
+
+/// `queue.durability`
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Durability {
+    /// On stable storage before the last byte is released.
+    Sync,
+    /// Made stable every so often; a crash may lose that much.
+    Interval(Duration),
+}
+
+/// `queue.on_full`
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum OnFull {
+    /// Forward, do not capture, count.
+    Pass,
+    /// 503 before the upstream is called.
+    Reject,
+}
+
+/// `[[sink]]`
+#[derive(Debug, Clone)]
+pub struct Sink {
+    /// Unique.
+    pub name: String,
+    /// `type` and the keys that belong to it.
+    pub kind: SinkKind,
+    /// Attempts in flight, at most.
+    pub workers: usize,
+    /// The lane key.
+    pub order_by: OrderBy,
+    /// Longest wait for a connection.
+    pub connect_timeout: Duration,
+    /// Longest wait for one request of an attempt.
+    pub timeout: Duration,
+    /// When to try again, and when to give up.
+    pub retry: Retry,
+    /// What is worth another attempt.
+    pub retry_on: RetryOn,
+    /// What says that the sink is misconfigured.
+    pub pause_on: StatusSet,
+    /// When to leave the sink alone for a while.
+    pub breaker: Breaker,
+    /// Sent with every request; the values are marked sensitive.
+    pub headers: Vec<(HeaderName, HeaderValue)>,
+}
+
+/// `sink.type`
+#[derive(Debug, Clone)]
+pub enum SinkKind {
+    /// Graphiti's REST service.
+    Graphiti(Graphiti),
+    /// JSON Lines, appended and synced.
+    File {
+        /// The file.
+        path: PathBuf,
+    },
+}
+
+/// The keys of `type = "graphiti"`.
+#[derive(Debug, Clone)]
+pub struct Graphiti {
+    /// Base URL without a trailing slash.
+    pub url: String,
+    /// How a delivery is proved.
+    pub confirm: Confirm,
+}
+
+/// `confirm = { mode, timeout, poll }`
+#[derive(Debug, Clone, Copy)]
+pub struct Confirm {
+    /// Read the episode back (else the 202 is taken for a delivery).
+    pub read_back: bool,
+    /// Without any episode of the sink appearing for this long, the sink is stalled.
+    pub timeout: Duration,
+    /// Time between two looks.
+    pub poll: Duration,
+}
+
+/// `sink.order_by`
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum OrderBy {
+    /// The episode's session.
+    Session,
+    /// Its group.
+    Group,
+    /// Its user, else its session.
+    User,
+}
+
+/// `sink.retry`
+#[derive(Debug, Clone, Copy)]
+pub struct Retry {
+    /// Attempts before an episode is a dead letter; at least 1.
+    pub max_attempts: u32,
+    /// The first delay.
+    pub initial: Duration,
+    /// The longest delay.
+    pub max: Duration,
+    /// Draw each delay from 0 to its bound (else wait the whole bound).
+    pub full_jitter: bool,
+    /// Age (since capture) at which an episode is a dead letter.
+    pub max_age: Duration,
+}
+
+/// `sink.breaker`
+#[derive(Debug, Clone, Copy)]
+pub struct Breaker {
+    /// Failures in a row that open it; 0 = never.
+    pub consecutive_failures: u32,
+    /// Time until a probe.
+    pub open_for: Duration,
+}
+
+/// `[admin]`
+#[derive(Debug, Clone)]
+pub struct Admin {
+    /// Where the admin API listens.
+    pub listen: Listen,
+    /// The bearer token; required where `listen` isn't loopback.
+    pub token: Option<Secret>,
+}
+
+/// `[log]`
+#[derive(Debug, Clone)]
+pub struct Log {
+    /// An `EnvFilter` directive: `info`, `offramp=debug`.
+    pub level: String,
+    /// How lines look.
+    pub format: LogFormat,
+    /// Where lines go; none = standard error.
+    pub file: Option<PathBuf>,
+}
+
+/// `log.format`
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum LogFormat {
+    /// Text on a terminal, JSON otherwise.
+    Auto,
+    /// Text.
+    Text,
+    /// JSON.
+    Json,
+}
+
+/// A value that `Debug` does not show.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Secret(pub String);
+
+impl std::fmt::Debug for Secret {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("(secret)")
+    }
+}

@@ -1,0 +1,3 @@
+//! What operators see: logs and metrics. A leaf: everyone may read it.
+
+pub mod metrics;
