@@ -8,26 +8,32 @@ use tokio::time::Instant;
 pub enum Clock {
     /// The system's clock. It may jump, also backwards.
     System,
-    /// Advances with tokio's clock from a given moment; under `start_paused` it stands still until a test moves it.
-    Tokio {
+    /// Advances steadily from a given moment, whatever the system's clock is set to; under tokio's `start_paused` it stands still until a
+    /// test moves it.
+    Steady {
         /// The wall-clock time at `start`.
         epoch_ms: u64,
         /// The instant that corresponds to `epoch_ms`.
         start: Instant,
     },
+    /// Always the same time, for tests.
+    #[cfg(test)]
+    Fixed(u64),
 }
 
 impl Clock {
-    /// A clock that follows tokio's from now on, starting at `epoch_ms`.
-    pub fn tokio_from(epoch_ms: u64) -> Self {
-        Self::Tokio { epoch_ms, start: Instant::now() }
+    /// A steady clock that shows `epoch_ms` now.
+    pub fn steady_from(epoch_ms: u64) -> Self {
+        Self::Steady { epoch_ms, start: Instant::now() }
     }
 
     /// Milliseconds since the Unix epoch.
     pub fn now_ms(&self) -> u64 {
         match self {
             Self::System => now_ms(),
-            Self::Tokio { epoch_ms, start } => epoch_ms + as_ms(start.elapsed()),
+            Self::Steady { epoch_ms, start } => epoch_ms + as_ms(start.elapsed()),
+            #[cfg(test)]
+            Self::Fixed(ms) => *ms,
         }
     }
 }

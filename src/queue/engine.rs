@@ -1,0 +1,536 @@
+//! What happens to an episode in the queue: each transition is one function over a [`Txn`], and all its rows, the ledger among them,
+//! are in one batch. No clock, no disk and no thread of its own: the writer calls it, and so do the tests.
+//!
+//! Two rules hold between any two transitions, and [`check`](super::recover) counts on them:
+//! - a lane with work has exactly one row in `r`, and its time is the not-before of the lane's first row in `l`;
+//! - an episode stands at each of its sinks in `l` (waiting) or in `t` (ended), never in both.
+//!
+//! Claims are in memory only. After a crash a lane is simply ready again, with its attempts counted and [`Sent`] telling what is in doubt.
+
+use std::collections::{BTreeMap, HashMap};
+use std::sync::Arc;
+
+use uuid::Uuid;
+
+use super::keys;
+use super::rows::{Ended, Meta, Record, Sent, SinkRow, Waiting};
+use super::store::{MAX_VALUE, Store, Writes};
+use super::txn::{Txn, TxnError};
+use super::{AppendError, Attempt, Claim, ClaimRequest, Claims, Deleted, Finish, Lane, Seq, SinkId, State, codec};
+
+/// Bytes that an episode's index rows take, roughly; counted with its record.
+const ROWS: u64 = 256;
+
+/// History kept per episode and sink: the first line and the newest ones.
+const HISTORY: u32 = 32;
+
+/// Receipts that make room for one append at most, and rows that expire in one go.
+const SWEEP: usize = 256;
+
+/// How much the queue may hold.
+#[derive(Debug, Clone, Copy)]
+pub struct Limits {
+    pub max_episodes: u64,
+    pub max_bytes: u64,
+    pub keep_delivered: u64,
+    pub keep_dead: u64,
+}
+
+/// The state that transitions work on; everything in it but `claimed` is also on disk.
+pub struct Engine {
+    pub store: Arc<dyn Store>,
+    pub limits: Limits,
+    pub meta: Meta,
+    pub sinks: BTreeMap<SinkId, SinkState>,
+}
+
+/// A sink in memory.
+pub struct SinkState {
+    pub name: String,
+    pub row: SinkRow,
+    pub claimed: HashMap<Lane, Seq>,
+    /// Place and capture time of the oldest pending episode, as far as known.
+    pub oldest: Option<(Seq, u64)>,
+}
+
+/// An episode on its way into the queue.
+pub struct Append {
+    pub id: Uuid,
+    pub captured_at: u64,
+    pub lanes: Vec<(SinkId, Lane)>,
+    /// A [`Record`], encoded by the caller.
+    pub record: Vec<u8>,
+}
+
+impl Engine {
+    /// Writes the rows that are kept in memory, and ends the transaction.
+    pub fn close(&self, mut txn: Txn<'_>) -> Result<Writes, TxnError> {
+        if txn.len() > 0 {
+            txn.put(keys::meta(), &self.meta)?;
+            for (id, sink) in &self.sinks {
+                txn.put(keys::sink(*id), &sink.row)?;
+            }
+        }
+        Ok(txn.into_writes())
+    }
+
+    fn sink(&mut self, id: SinkId) -> &mut SinkState {
+        self.sinks.entry(id).or_insert_with(|| SinkState::new(format!("#{}", id.0), SinkRow::default()))
+    }
+
+    /// Whether nothing more can be taken, receipts aside.
+    pub fn is_full(&self) -> bool {
+        self.meta.episodes >= self.limits.max_episodes
+            || (self.meta.bytes >= self.limits.max_bytes && self.sinks.values().all(|s| s.row.delivered_kept == 0))
+    }
+
+    /// Takes an episode in, at the end of each of its lanes.
+    pub fn append(&mut self, txn: &mut Txn<'_>, new: &Append, now: u64) -> Result<Result<(), AppendError>, TxnError> {
+        let size = new.record.len() as u64 + ROWS;
+        if self.meta.bytes + size > self.limits.max_bytes {
+            self.evict(txn, size)?;
+        }
+        if self.meta.episodes >= self.limits.max_episodes || self.meta.bytes + size > self.limits.max_bytes {
+            return Ok(Err(AppendError::Full));
+        }
+        let seq = self.meta.next_seq;
+        for (n, piece) in (0u16..).zip(new.record.chunks(MAX_VALUE)) {
+            txn.put_raw(keys::chunk(seq, n), piece.to_vec());
+        }
+        txn.put(keys::id(new.id), &seq)?;
+        let sinks = u16::try_from(new.lanes.len()).unwrap_or(u16::MAX);
+        for &(sink, lane) in &new.lanes {
+            let last = txn.last(&keys::lane(sink, lane))?;
+            if last.is_none() {
+                txn.put_raw(keys::ready(sink, now, lane), Vec::new());
+            }
+            // The clock may stand still or be set back; the last one may be a redriven one, older than what was delivered since.
+            let waits = last.and_then(|(_, row)| codec::decode::<Waiting>(&row).ok()).map(|w| w.at);
+            let before = waits.max(txn.get(&keys::clock(sink, lane))?);
+            let at = before.map_or(new.captured_at, |b| new.captured_at.max(b.saturating_add(1)));
+            let waiting = Waiting { attempts: 0, not_before: now, at, sent: Sent::No, entries: 0, sinks };
+            txn.put(keys::waiting(sink, lane, seq), &waiting)?;
+            let ledger = &mut self.sink(sink).row.ledger;
+            ledger.captured += 1;
+            ledger.pending += 1;
+        }
+        self.meta.next_seq += 1;
+        self.meta.episodes += 1;
+        self.meta.bytes += size;
+        Ok(Ok(()))
+    }
+
+    /// Claims the heads of lanes that are due, and counts the attempts that will follow.
+    pub fn claim(&mut self, txn: &mut Txn<'_>, id: SinkId, request: ClaimRequest, now: u64) -> Result<Claims, TxnError> {
+        let claimed = &self.sink(id).claimed;
+        let (mut candidates, mut next_due) = (Vec::new(), None);
+        let prefix = keys::readies(id);
+        // Looking for what is in doubt may pass over lanes that aren't, but not over all of a long backlog.
+        let most = if request.in_doubt { request.max.saturating_mul(16) } else { request.max };
+        txn.scan(prefix.clone()..keys::end_of(&prefix), &mut |key, _| {
+            let Some((due, lane)) = keys::due_and_lane(key) else { return true };
+            // A time further ahead than any delay can be comes from a clock that was set back since.
+            if due > now && due - now <= request.longest_delay {
+                next_due = Some(due);
+                return false;
+            }
+            if !claimed.contains_key(&lane) {
+                candidates.push((due, lane));
+            }
+            candidates.len() < most
+        })?;
+        let mut claims = Vec::new();
+        for (due, lane) in candidates {
+            if claims.len() == request.max {
+                break;
+            }
+            let Some((key, row)) = txn.first(&keys::lane(id, lane))? else {
+                txn.remove(keys::ready(id, due, lane));
+                continue;
+            };
+            let Some(seq) = keys::seq_of_waiting(&key) else { continue };
+            let mut waiting = read_waiting(&row, due, now);
+            if request.in_doubt && waiting.sent == Sent::No {
+                continue;
+            }
+            let exhausted = if waiting.attempts >= request.max_attempts {
+                Some("max_attempts")
+            } else if now.saturating_sub(waiting.at) >= request.max_age {
+                Some("max_age")
+            } else {
+                None
+            };
+            let sent = waiting.sent;
+            if sent == Sent::No && exhausted.is_none() {
+                waiting.attempts += 1;
+                waiting.sent = Sent::Began(now);
+                txn.put(key, &waiting)?;
+            }
+            self.sink(id).claimed.insert(lane, seq);
+            claims.push(Claim { sink: id, lane, seq, attempts: waiting.attempts, at: waiting.at, sent, exhausted });
+        }
+        Ok(Claims { claims, next_due })
+    }
+
+    /// Counts one more attempt of a claimed episode; how many that makes. None: it is no longer there.
+    pub fn begin(&mut self, txn: &mut Txn<'_>, claim: &Claim, now: u64) -> Result<Option<u32>, TxnError> {
+        let key = keys::waiting(claim.sink, claim.lane, claim.seq);
+        let Some(mut waiting) = txn.get::<Waiting>(&key)? else { return Ok(None) };
+        waiting.attempts += 1;
+        waiting.sent = Sent::Began(now);
+        txn.put(key, &waiting)?;
+        Ok(Some(waiting.attempts))
+    }
+
+    /// Notes that the sink took a claimed episode.
+    pub fn accepted(&mut self, txn: &mut Txn<'_>, claim: &Claim, now: u64) -> Result<(), TxnError> {
+        let key = keys::waiting(claim.sink, claim.lane, claim.seq);
+        if let Some(mut waiting) = txn.get::<Waiting>(&key)? {
+            waiting.sent = Sent::Accepted(now);
+            txn.put(key, &waiting)?;
+        }
+        Ok(())
+    }
+
+    /// Ends a claim.
+    pub fn finish(
+        &mut self,
+        txn: &mut Txn<'_>,
+        claim: &Claim,
+        finish: Finish,
+        line: Option<&Attempt>,
+        now: u64,
+    ) -> Result<(), TxnError> {
+        let Claim { sink, lane, seq, .. } = *claim;
+        let claimed = &mut self.sink(sink).claimed;
+        if claimed.get(&lane) == Some(&seq) {
+            claimed.remove(&lane);
+        }
+        let key = keys::waiting(sink, lane, seq);
+        let Some(row) = txn.get_raw(&key)? else { return Ok(()) };
+        let mut waiting = read_waiting(&row, now, now);
+        if let Some(line) = line {
+            txn.put(keys::history(seq, sink, waiting.entries), line)?;
+            if waiting.entries >= HISTORY {
+                txn.remove(keys::history(seq, sink, waiting.entries - HISTORY + 1));
+            }
+            waiting.entries += 1;
+        }
+        let due = self.due(txn, sink, lane)?;
+        match finish {
+            Finish::Delivered { confirmed_in } => {
+                let row = &mut self.sink(sink).row;
+                row.longest_confirm = row.longest_confirm.max(confirmed_in.unwrap_or(0));
+                self.end(txn, claim, State::Delivered, None, waiting, now)?;
+            }
+            Finish::Dead { reason } => self.end(txn, claim, State::Dead, Some(reason), waiting, now)?,
+            Finish::Retry { delay, sent } => {
+                waiting.not_before = now.saturating_add(delay);
+                waiting.sent = sent;
+                txn.put(key, &waiting)?;
+            }
+            Finish::Uncount => {
+                waiting.attempts = waiting.attempts.saturating_sub(1);
+                waiting.not_before = now;
+                waiting.sent = Sent::No;
+                txn.put(key, &waiting)?;
+            }
+        }
+        self.move_ready(txn, sink, lane, due)
+    }
+
+    /// The not-before of a lane's head: the time of its row in `r`.
+    fn due(&self, txn: &Txn<'_>, sink: SinkId, lane: Lane) -> Result<Option<u64>, TxnError> {
+        Ok(txn.first(&keys::lane(sink, lane))?.map(|(_, row)| codec::decode::<Waiting>(&row).map_or(0, |w| w.not_before)))
+    }
+
+    /// Brings a lane's row in `r` up to date after a change of the lane; `before` is what [`Engine::due`] was.
+    fn move_ready(&self, txn: &mut Txn<'_>, sink: SinkId, lane: Lane, before: Option<u64>) -> Result<(), TxnError> {
+        let after = self.due(txn, sink, lane)?;
+        if before != after {
+            if let Some(due) = before {
+                txn.remove(keys::ready(sink, due, lane));
+            }
+            if let Some(due) = after {
+                txn.put_raw(keys::ready(sink, due, lane), Vec::new());
+            }
+        }
+        Ok(())
+    }
+
+    /// From waiting to ended, delivered or dead.
+    fn end(
+        &mut self,
+        txn: &mut Txn<'_>,
+        claim: &Claim,
+        state: State,
+        reason: Option<&'static str>,
+        was: Waiting,
+        now: u64,
+    ) -> Result<(), TxnError> {
+        let Claim { sink, lane, seq, .. } = *claim;
+        txn.remove(keys::waiting(sink, lane, seq));
+        let keep = if state == State::Dead { self.limits.keep_dead } else { self.limits.keep_delivered };
+        let expires_at = now.saturating_add(keep).max(1);
+        if txn.first(&keys::lane(sink, lane))?.is_none() {
+            txn.put(keys::clock(sink, lane), &was.at)?;
+        }
+        self.left(txn, seq, sink, was.sinks)?;
+        let ended = Ended { state, ended_at: now, expires_at, reason: reason.map(str::to_owned), lane, was };
+        txn.put(keys::ended(seq, sink), &ended)?;
+        txn.put_raw(keys::expiry(expires_at, seq, sink), Vec::new());
+        let row = &mut self.sink(sink).row;
+        row.ledger.pending -= 1;
+        if state == State::Dead {
+            row.ledger.dead += 1;
+            txn.put_raw(keys::dead(sink, seq), Vec::new());
+        } else {
+            row.ledger.delivered += 1;
+            row.delivered_kept += 1;
+        }
+        Ok(())
+    }
+
+    /// Counts an episode out once no sink waits for it any more.
+    fn left(&mut self, txn: &Txn<'_>, seq: Seq, sink: SinkId, sinks: u16) -> Result<(), TxnError> {
+        if sinks == 1 || !self.waits_elsewhere(txn, seq, sink)? {
+            self.meta.episodes -= 1;
+        }
+        Ok(())
+    }
+
+    fn waits_elsewhere(&self, txn: &Txn<'_>, seq: Seq, sink: SinkId) -> Result<bool, TxnError> {
+        for (other, lane) in readable_record(txn, seq)?.map(|(r, _)| r.lanes).unwrap_or_default() {
+            if other != sink && txn.get_raw(&keys::waiting(other, lane, seq))?.is_some() {
+                return Ok(true);
+            }
+        }
+        Ok(false)
+    }
+
+    /// Puts a dead letter back at its place; whether there was one.
+    pub fn redrive(&mut self, txn: &mut Txn<'_>, sink: SinkId, seq: Seq, now: u64) -> Result<bool, TxnError> {
+        let Some(dead) = self.dead_letter(txn, sink, seq)? else { return Ok(false) };
+        let due = self.due(txn, sink, dead.lane)?;
+        if dead.was.sinks == 1 || !self.waits_elsewhere(txn, seq, sink)? {
+            self.meta.episodes += 1;
+        }
+        txn.remove(keys::ended(seq, sink));
+        txn.remove(keys::dead(sink, seq));
+        txn.remove(keys::expiry(dead.expires_at, seq, sink));
+        txn.put(keys::waiting(sink, dead.lane, seq), &Waiting { attempts: 0, not_before: now, ..dead.was })?;
+        self.move_ready(txn, sink, dead.lane, due)?;
+        let state = self.sink(sink);
+        state.row.ledger.dead -= 1;
+        state.row.ledger.pending += 1;
+        if seq < state.row.oldest {
+            state.row.oldest = seq;
+            state.oldest = None;
+        }
+        Ok(true)
+    }
+
+    /// Removes a dead letter for good; whether there was one.
+    pub fn purge(&mut self, txn: &mut Txn<'_>, sink: SinkId, seq: Seq) -> Result<bool, TxnError> {
+        let Some(dead) = self.dead_letter(txn, sink, seq)? else { return Ok(false) };
+        self.lapse(txn, sink, seq, dead, State::Purged)?;
+        Ok(true)
+    }
+
+    fn dead_letter(&self, txn: &Txn<'_>, sink: SinkId, seq: Seq) -> Result<Option<Ended>, TxnError> {
+        Ok(txn.get::<Ended>(&keys::ended(seq, sink))?.filter(|e| e.state == State::Dead))
+    }
+
+    /// Nothing keeps this ended row any more: a receipt that expired, a dead letter that expired or was purged.
+    fn lapse(&mut self, txn: &mut Txn<'_>, sink: SinkId, seq: Seq, mut ended: Ended, state: State) -> Result<(), TxnError> {
+        txn.remove(keys::expiry(ended.expires_at, seq, sink));
+        let row = &mut self.sink(sink).row;
+        if ended.state == State::Dead {
+            row.ledger.dead -= 1;
+            if state == State::Purged {
+                row.ledger.purged += 1;
+            } else {
+                row.ledger.expired += 1;
+            }
+            txn.remove(keys::dead(sink, seq));
+        } else {
+            row.delivered_kept -= 1;
+        }
+        let clock = keys::clock(sink, ended.lane);
+        if txn.get::<u64>(&clock)? == Some(ended.was.at) {
+            txn.remove(clock);
+        }
+        ended.state = state;
+        ended.expires_at = 0;
+        txn.put(keys::ended(seq, sink), &ended)?;
+        self.drop_unkept(txn, seq)
+    }
+
+    /// Removes an episode that every sink has ended and nothing keeps.
+    fn drop_unkept(&mut self, txn: &mut Txn<'_>, seq: Seq) -> Result<(), TxnError> {
+        let Some((record, size)) = readable_record(txn, seq)? else { return Ok(()) };
+        for &(sink, _) in &record.lanes {
+            if txn.get::<Ended>(&keys::ended(seq, sink))?.is_none_or(|e| e.expires_at != 0) {
+                return Ok(());
+            }
+        }
+        let mut gone = vec![keys::id(record.id)];
+        for prefix in [keys::episode(seq)].into_iter().chain(record.lanes.iter().map(|(s, _)| keys::histories(seq, *s))) {
+            txn.scan(prefix.clone()..keys::end_of(&prefix), &mut |key, _| {
+                gone.push(key.to_vec());
+                true
+            })?;
+        }
+        gone.extend(record.lanes.iter().map(|(s, _)| keys::ended(seq, *s)));
+        for key in gone {
+            txn.remove(key);
+        }
+        self.meta.bytes = self.meta.bytes.saturating_sub(size as u64 + ROWS);
+        Ok(())
+    }
+
+    /// Removes one episode at every sink, unless an attempt is in flight.
+    pub fn delete(&mut self, txn: &mut Txn<'_>, id: Uuid, now: u64) -> Result<Deleted, TxnError> {
+        let Some(seq) = txn.get::<Seq>(&keys::id(id))? else { return Ok(Deleted::Unknown) };
+        let Some((record, _)) = read_record(txn, seq)? else { return Ok(Deleted::Unknown) };
+        if record.lanes.iter().any(|(sink, lane)| self.sink(*sink).claimed.get(lane) == Some(&seq)) {
+            return Ok(Deleted::InFlight);
+        }
+        for &(sink, lane) in &record.lanes {
+            let key = keys::waiting(sink, lane, seq);
+            if let Some(was) = txn.get::<Waiting>(&key)? {
+                let due = self.due(txn, sink, lane)?;
+                txn.remove(key);
+                self.move_ready(txn, sink, lane, due)?;
+                self.left(txn, seq, sink, was.sinks)?;
+                let ledger = &mut self.sink(sink).row.ledger;
+                ledger.pending -= 1;
+                ledger.purged += 1;
+                let ended = Ended { state: State::Purged, ended_at: now, expires_at: 0, reason: None, lane, was };
+                txn.put(keys::ended(seq, sink), &ended)?;
+            } else if let Some(ended) = txn.get::<Ended>(&keys::ended(seq, sink))?.filter(|e| e.expires_at != 0) {
+                let state = if ended.state == State::Dead { State::Purged } else { ended.state };
+                self.lapse(txn, sink, seq, ended, state)?;
+            }
+        }
+        self.drop_unkept(txn, seq)?;
+        Ok(Deleted::Gone)
+    }
+
+    /// Lets receipts and dead letters expire whose time has come; whether more are waiting.
+    pub fn expire(&mut self, txn: &mut Txn<'_>, now: u64) -> Result<bool, TxnError> {
+        let due = self.expiring(txn, now)?;
+        for &(time, seq, sink) in &due {
+            match txn.get::<Ended>(&keys::ended(seq, sink)) {
+                Ok(Some(ended)) if ended.expires_at == time => {
+                    let state = if ended.state == State::Dead { State::Expired } else { ended.state };
+                    self.lapse(txn, sink, seq, ended, state)?;
+                }
+                Ok(_) => txn.remove(keys::expiry(time, seq, sink)),
+                Err(TxnError::Codec(error)) => {
+                    tracing::error!(seq, %error, "an ended row can't be read; it is kept, and never expires");
+                    txn.remove(keys::expiry(time, seq, sink));
+                }
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(due.len() == SWEEP)
+    }
+
+    /// Makes room for `size` bytes: receipts, the oldest first, never what is still to be delivered.
+    fn evict(&mut self, txn: &mut Txn<'_>, size: u64) -> Result<(), TxnError> {
+        for (_, seq, sink) in self.expiring(txn, u64::MAX)? {
+            if self.meta.bytes + size <= self.limits.max_bytes {
+                break;
+            }
+            if let Some(ended) = txn.get::<Ended>(&keys::ended(seq, sink))?.filter(|e| e.state == State::Delivered) {
+                self.lapse(txn, sink, seq, ended, State::Delivered)?;
+            }
+        }
+        Ok(())
+    }
+
+    fn expiring(&self, txn: &Txn<'_>, until: u64) -> Result<Vec<(u64, Seq, SinkId)>, TxnError> {
+        let mut due = Vec::new();
+        txn.scan(keys::expiries()..keys::expiry(until, u64::MAX, SinkId(u16::MAX)), &mut |key, _| {
+            due.extend(keys::expiry_of(key));
+            due.len() < SWEEP
+        })?;
+        Ok(due)
+    }
+
+    /// Pauses a sink or lifts the pause.
+    pub fn pause(&mut self, txn: &mut Txn<'_>, sink: SinkId, reason: Option<String>) -> Result<(), TxnError> {
+        self.sink(sink).row.paused = reason;
+        let row = self.sink(sink).row.clone();
+        txn.put(keys::sink(sink), &row)
+    }
+
+    /// Moves each sink's mark of the oldest pending episode forward, a bounded way.
+    pub fn advance_oldest(&mut self, txn: &Txn<'_>) -> Result<(), TxnError> {
+        let next = self.meta.next_seq;
+        for (&id, sink) in &mut self.sinks {
+            if sink.row.ledger.pending == 0 {
+                sink.row.oldest = next;
+                sink.oldest = None;
+                continue;
+            }
+            for _ in 0..SWEEP {
+                let seq = sink.row.oldest;
+                if sink.oldest.is_some_and(|(s, _)| s == seq) && txn.get_raw(&keys::ended(seq, id))?.is_none() {
+                    break;
+                }
+                sink.oldest = match readable_record(txn, seq)? {
+                    Some((r, _)) if r.lanes.iter().any(|(s, _)| *s == id) && txn.get_raw(&keys::ended(seq, id))?.is_none() => {
+                        Some((seq, r.captured_at))
+                    }
+                    _ => None,
+                };
+                if sink.oldest.is_some() || seq >= next {
+                    break;
+                }
+                sink.row.oldest += 1;
+            }
+        }
+        Ok(())
+    }
+}
+
+impl SinkState {
+    pub fn new(name: String, row: SinkRow) -> Self {
+        Self { name, row, claimed: HashMap::new(), oldest: None }
+    }
+}
+
+/// A waiting row; one that can't be read is taken for an attempt in doubt, so that its episode is looked up and not lost.
+fn read_waiting(row: &[u8], due: u64, now: u64) -> Waiting {
+    codec::decode(row).unwrap_or_else(|error| {
+        tracing::error!(%error, "a row of a lane can't be read; its episode will be looked up before it is sent");
+        Waiting { attempts: 1, not_before: due, at: now, sent: Sent::Began(now), entries: 0, sinks: u16::MAX }
+    })
+}
+
+/// A record and its length, put together from its pieces.
+pub fn read_record(txn: &Txn<'_>, seq: Seq) -> Result<Option<(Record, usize)>, TxnError> {
+    let prefix = keys::episode(seq);
+    let mut bytes = Vec::new();
+    txn.scan(prefix.clone()..keys::end_of(&prefix), &mut |_, piece| {
+        bytes.extend_from_slice(piece);
+        true
+    })?;
+    if bytes.is_empty() {
+        return Ok(None);
+    }
+    Ok(Some((codec::decode(&bytes)?, bytes.len())))
+}
+
+/// [`read_record`] where a record that can't be read must not stop what goes on around it.
+fn readable_record(txn: &Txn<'_>, seq: Seq) -> Result<Option<(Record, usize)>, TxnError> {
+    match read_record(txn, seq) {
+        Err(TxnError::Codec(error)) => {
+            tracing::error!(seq, %error, "a record can't be read; it is kept as it is");
+            Ok(None)
+        }
+        other => other,
+    }
+}

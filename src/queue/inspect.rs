@@ -1,0 +1,203 @@
+//! What operators see of the queue: one episode, a page of them, the counters.
+
+use uuid::Uuid;
+
+use super::commit::Shared;
+use super::engine::{Engine, read_record};
+use super::keys;
+use super::rows::{Ended, Record, Waiting};
+use super::txn::{Txn, TxnError};
+use super::{Attempt, Filter, Ledger, Page, Select, Seq, SinkId, SinkStats, Standing, State, Stats, View, codec};
+use crate::episode::Episode;
+
+/// Records that one call of [`page`] reads at most.
+const READS: usize = 2_000;
+
+impl Stats {
+    pub(super) fn of(engine: &Engine, disk_low: bool) -> Self {
+        let mut total = Ledger::default();
+        let sinks = engine
+            .sinks
+            .values()
+            .map(|sink| {
+                total.add(&sink.row.ledger);
+                SinkStats {
+                    name: sink.name.clone(),
+                    ledger: sink.row.ledger,
+                    in_flight: sink.claimed.len() as u64,
+                    delivered_kept: sink.row.delivered_kept,
+                    oldest_pending: sink.oldest.map(|(_, at)| at),
+                    paused: sink.row.paused.clone(),
+                    longest_confirm_ms: sink.row.longest_confirm,
+                }
+            })
+            .collect();
+        Self {
+            state: if engine.is_full() || disk_low { "full" } else { "ok" },
+            disk_low,
+            episodes: engine.meta.episodes,
+            bytes: engine.meta.bytes,
+            ledger: total,
+            sinks,
+        }
+    }
+}
+
+/// The place of an episode.
+pub fn place(txn: &Txn<'_>, id: Uuid) -> Result<Option<Seq>, TxnError> {
+    txn.get(&keys::id(id))
+}
+
+/// One episode.
+pub fn view(shared: &Shared, txn: &Txn<'_>, names: &dyn Fn(SinkId) -> String, seq: Seq) -> Result<Option<View>, TxnError> {
+    let Some((record, _)) = read_record(txn, seq)? else { return Ok(None) };
+    let episode: Episode = codec::decode(&record.episode)?;
+    let sinks = record.lanes.iter().map(|&(sink, lane)| standing(shared, txn, names, &record, seq, sink, lane));
+    Ok(Some(View { seq, sinks: sinks.collect::<Result<_, _>>()?, episode }))
+}
+
+fn standing(
+    shared: &Shared,
+    txn: &Txn<'_>,
+    names: &dyn Fn(SinkId) -> String,
+    record: &Record,
+    seq: Seq,
+    sink: SinkId,
+    lane: super::Lane,
+) -> Result<Standing, TxnError> {
+    let prefix = keys::histories(seq, sink);
+    let mut history: Vec<Attempt> = Vec::new();
+    txn.scan(prefix.clone()..keys::end_of(&prefix), &mut |_, line| {
+        history.extend(codec::decode::<Attempt>(line).ok());
+        true
+    })?;
+    let last_error = history.last().and_then(|a| a.error.clone());
+    let mut at = Standing {
+        sink: names(sink),
+        state: State::Pending,
+        attempts: 0,
+        next_attempt_at: None,
+        delivered_at: None,
+        ended_at: None,
+        reason: None,
+        last_error,
+        history,
+    };
+    if let Some(waiting) = txn.get::<Waiting>(&keys::waiting(sink, lane, seq))? {
+        at.attempts = waiting.attempts;
+        if shared.is_in_flight(sink, seq) {
+            at.state = State::InFlight;
+        } else if waiting.not_before > record.captured_at && waiting.attempts > 0 {
+            at.next_attempt_at = Some(waiting.not_before);
+        }
+    } else if let Some(ended) = txn.get::<Ended>(&keys::ended(seq, sink))? {
+        at.state = ended.state;
+        at.attempts = ended.was.attempts;
+        at.reason = ended.reason;
+        at.ended_at = Some(ended.ended_at);
+        at.delivered_at = (ended.state == State::Delivered).then_some(ended.ended_at);
+        if ended.state == State::Delivered {
+            at.last_error = None;
+        }
+    }
+    Ok(at)
+}
+
+/// A page of episodes, in the order of capture. Records that can't be read are passed over (the log tells).
+pub fn page(shared: &Shared, names: &dyn Fn(SinkId) -> String, filter: &Filter) -> Result<Page, TxnError> {
+    let txn = Txn::new(&*shared.store);
+    let mut page = Page::default();
+    let mut after = filter.after;
+    let dead = match filter.state {
+        Some(State::Dead) => Some(dead_letters(shared, filter, &txn)?),
+        _ => None,
+    };
+    let mut dead = dead.map(Vec::into_iter);
+    for _ in 0..READS {
+        let next = match &mut dead {
+            Some(dead) => dead.next(),
+            None => next_seq(&txn, after)?,
+        };
+        let Some(seq) = next else { return Ok(page) };
+        if page.episodes.len() == filter.limit {
+            break;
+        }
+        after = Some(seq);
+        page.next = after;
+        match view(shared, &txn, names, seq) {
+            Ok(Some(view)) if matches(&view, filter) => page.episodes.push(view),
+            Ok(_) => {}
+            Err(TxnError::Codec(error)) => tracing::error!(seq, %error, "a record can't be read"),
+            Err(error) => return Err(error),
+        }
+    }
+    page.next = after;
+    Ok(page)
+}
+
+/// Places of dead letters behind `filter.after`, at most [`READS`] of each sink, in order.
+fn dead_letters(shared: &Shared, filter: &Filter, txn: &Txn<'_>) -> Result<Vec<Seq>, TxnError> {
+    let mut seqs = Vec::new();
+    for bell in shared.sinks.iter().filter(|s| filter.sink.as_ref().is_none_or(|n| *n == s.name)) {
+        seqs.extend(dead_at(txn, bell.id, filter.after)?);
+    }
+    seqs.sort_unstable();
+    seqs.dedup();
+    Ok(seqs)
+}
+
+fn dead_at(txn: &Txn<'_>, sink: SinkId, after: Option<Seq>) -> Result<Vec<Seq>, TxnError> {
+    let mut seqs = Vec::new();
+    let from = keys::dead(sink, after.map_or(0, |a| a + 1));
+    txn.scan(from..keys::end_of(&keys::deads(sink)), &mut |key, _| {
+        seqs.extend(keys::seq_of_dead(key));
+        seqs.len() < READS
+    })?;
+    Ok(seqs)
+}
+
+/// The place of the first record behind `after`.
+fn next_seq(txn: &Txn<'_>, after: Option<Seq>) -> Result<Option<Seq>, TxnError> {
+    let mut found = None;
+    txn.scan(keys::episode(after.map_or(0, |a| a + 1))..keys::end_of(&keys::episodes()), &mut |key, _| {
+        found = keys::seq_of_episode(key);
+        false
+    })?;
+    Ok(found)
+}
+
+fn matches(view: &View, filter: &Filter) -> bool {
+    let session = filter.session.as_ref().is_none_or(|s| *s == view.episode.session);
+    let here =
+        |s: &Standing| filter.sink.as_ref().is_none_or(|n| *n == s.sink) && filter.state.is_none_or(|state| state == s.state);
+    session && view.sinks.iter().any(here)
+}
+
+/// Up to [`READS`] dead letters of one sink behind `after` that a selection names, and where to go on.
+pub fn select(
+    shared: &Shared,
+    names: &dyn Fn(SinkId) -> String,
+    sink: SinkId,
+    select: &Select,
+    after: Option<Seq>,
+) -> Result<(Vec<(SinkId, Seq)>, Option<Seq>), TxnError> {
+    let txn = Txn::new(&*shared.store);
+    let seqs = dead_at(&txn, sink, after)?;
+    let next = if seqs.len() == READS { seqs.last().copied() } else { None };
+    let mut chosen = Vec::new();
+    for seq in seqs {
+        let reason = txn.get::<Ended>(&keys::ended(seq, sink))?.and_then(|e| e.reason);
+        if select.reason.is_some() && select.reason != reason {
+            continue;
+        }
+        if select.session.is_some() || !select.ids.is_empty() {
+            let Some(view) = view(shared, &txn, names, seq)? else { continue };
+            let session = select.session.as_ref().is_none_or(|s| *s == view.episode.session);
+            if !session || !(select.ids.is_empty() || select.ids.contains(&view.episode.id)) {
+                continue;
+            }
+        }
+        chosen.push((sink, seq));
+    }
+    Ok((chosen, next))
+}

@@ -1,0 +1,401 @@
+//! The queue as its users see it, on a store that can crash.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+use std::time::Duration;
+
+use proptest::prelude::*;
+use uuid::Uuid;
+
+use super::model::Model;
+use super::*;
+use crate::config::{Durability, OnFull};
+use crate::episode::{End, Message, Request};
+
+const DAY: u64 = 86_400_000;
+const START: u64 = 1_767_225_600_000;
+
+pub fn config() -> config::Queue {
+    config::Queue {
+        path: std::env::temp_dir(),
+        durability: Durability::Sync,
+        commit_wait: Duration::from_millis(250),
+        max_episodes: 1_000_000,
+        max_bytes: 1 << 30,
+        min_free_disk: 0,
+        on_full: OnFull::Pass,
+        keep_delivered: Duration::from_secs(86_400),
+        keep_dead: Duration::from_secs(30 * 86_400),
+    }
+}
+
+pub fn episode(session: &str, n: u64) -> Episode {
+    Episode {
+        id: Uuid::from_u128(u128::from(n)),
+        session: session.into(),
+        group: None,
+        user: None,
+        agent: None,
+        proxy: "agent".into(),
+        route: "run".into(),
+        captured_at: START,
+        completed_at: START,
+        end: End::Complete,
+        // Longer than one piece, so that records are cut and put together again.
+        messages: vec![Message { role: "user".into(), content: format!("{n} ").repeat(2_000) }],
+        metadata: "{}".into(),
+        request: Request { method: "POST".into(), path: "/run".into(), status: 200, traceparent: None },
+    }
+}
+
+pub fn request(max: usize) -> ClaimRequest {
+    ClaimRequest { max, in_doubt: false, max_attempts: 3, max_age: u64::MAX, longest_delay: DAY }
+}
+
+fn now<T>(future: impl Future<Output = T>) -> T {
+    // The writer has answered before `submit` returns, so there is nothing to wait for.
+    let mut future = std::pin::pin!(future);
+    match future.as_mut().poll(&mut Context::from_waker(std::task::Waker::noop())) {
+        Poll::Ready(value) => value,
+        Poll::Pending => panic!("an inline queue answers at once"),
+    }
+}
+
+struct Bench {
+    store: Arc<Model>,
+    queue: Queue,
+    config: config::Queue,
+}
+
+impl Bench {
+    fn new(config: config::Queue) -> Self {
+        let store = Arc::new(Model::default());
+        let queue = Queue::inline(store.clone(), &config, &["a", "b"], Clock::Fixed(START));
+        Self { store, queue, config }
+    }
+
+    /// The process dies; what was not synced is lost.
+    fn crash(&mut self, at: u64) {
+        self.store.crash();
+        self.queue = Queue::inline(self.store.clone(), &self.config, &["a", "b"], Clock::Fixed(at));
+    }
+
+    fn append(&self, session: &str, n: u64, sinks: &[&str]) -> Result<(), AppendError> {
+        self.append_at(session, n, sinks, START)
+    }
+
+    fn append_at(&self, session: &str, n: u64, sinks: &[&str], captured_at: u64) -> Result<(), AppendError> {
+        let lanes: Vec<_> = sinks.iter().map(|s| (self.queue.sink_id(s).unwrap(), Lane::of(session))).collect();
+        now(self.queue.append(&Episode { captured_at, ..episode(session, n) }, &lanes)?)
+    }
+
+    fn claim(&self, sink: &str, max: usize) -> Vec<Claim> {
+        now(self.queue.claim(self.queue.sink_id(sink).unwrap(), request(max))).unwrap().claims
+    }
+
+    fn sink(&self, name: &str) -> Ledger {
+        self.queue.stats().sinks.into_iter().find(|s| s.name == name).unwrap().ledger
+    }
+}
+
+#[test]
+fn inv2_an_answered_append_survives_a_crash() {
+    let mut bench = Bench::new(config());
+    bench.append("s", 1, &["a"]).unwrap();
+    bench.crash(START);
+    let view = bench.queue.episode(Uuid::from_u128(1)).unwrap();
+    assert_eq!(view.episode, episode("s", 1));
+    assert_eq!(bench.queue.check(), Vec::<String>::new());
+}
+
+#[test]
+fn inv6_the_attempt_is_on_disk_before_it_is_made() {
+    let mut bench = Bench::new(config());
+    bench.append("s", 1, &["a"]).unwrap();
+    for attempt in 1..=3 {
+        let claims = bench.claim("a", 9);
+        assert_eq!(claims.len(), 1);
+        let claim = claims[0];
+        if attempt == 1 {
+            assert_eq!((claim.sent, claim.attempts), (Sent::No, 1));
+        } else {
+            // Claimed again after the crash: in doubt, looked up, not found, so it is sent once more.
+            assert!(matches!(claim.sent, Sent::Began(_)));
+            assert_eq!(now(bench.queue.begin(claim)).unwrap(), Some(attempt));
+        }
+        bench.crash(START);
+    }
+    let claim = bench.claim("a", 9)[0];
+    assert_eq!((claim.exhausted, claim.attempts), (Some("max_attempts"), 3));
+}
+
+#[test]
+fn inv5_a_redriven_episode_goes_back_to_its_place() {
+    let bench = Bench::new(config());
+    for n in 1..=3 {
+        bench.append("s", n, &["a"]).unwrap();
+    }
+    let claim = bench.claim("a", 9)[0];
+    bench.queue.finish(claim, Finish::Dead { reason: "rejected" }, None);
+    let second = bench.claim("a", 9)[0];
+    assert_eq!(second.seq, 2);
+    let id = bench.queue.sink_id("a").unwrap();
+    let store = bench.store.clone();
+    let mut writer = bench.queue.writer();
+    let WriterSide::Inline(inline) = &mut *writer else { unreachable!() };
+    let mut txn = Txn::new(&*store);
+    assert!(inline.engine.redrive(&mut txn, id, 1, START).unwrap());
+    let writes = inline.engine.close(txn).unwrap();
+    store.apply(&writes).unwrap();
+    drop(writer);
+    assert!(bench.claim("a", 9).is_empty(), "2 is in flight: nothing else of its lane may start");
+    bench.queue.finish(second, Finish::Retry { delay: 0, sent: Sent::No }, None);
+    assert_eq!(bench.claim("a", 9)[0].seq, 1);
+    assert_eq!(bench.queue.check(), Vec::<String>::new());
+}
+
+#[test]
+fn inv6_a_waiting_lane_does_not_hold_up_another() {
+    let bench = Bench::new(config());
+    bench.append("s", 1, &["a"]).unwrap();
+    bench.append("t", 2, &["a"]).unwrap();
+    let claims = bench.claim("a", 9);
+    assert_eq!(claims.len(), 2);
+    bench.queue.finish(claims[0], Finish::Retry { delay: 60_000, sent: Sent::No }, None);
+    bench.queue.finish(claims[1], Finish::Delivered { confirmed_in: None }, None);
+    bench.append("t", 3, &["a"]).unwrap();
+    let answer = now(bench.queue.claim(bench.queue.sink_id("a").unwrap(), request(9))).unwrap();
+    assert_eq!(answer.claims.iter().map(|c| c.seq).collect::<Vec<_>>(), [3]);
+    assert_eq!(answer.next_due, Some(START + 60_000));
+}
+
+#[test]
+fn a_time_beyond_every_delay_is_due() {
+    let mut bench = Bench::new(config());
+    bench.append("s", 1, &["a"]).unwrap();
+    bench.crash(START - 10 * DAY); // the clock was set back
+    assert_eq!(bench.claim("a", 9).len(), 1);
+}
+
+#[test]
+fn event_times_of_a_lane_increase_even_when_the_clock_does_not() {
+    let bench = Bench::new(config());
+    bench.append("s", 1, &["a"]).unwrap();
+    bench.append("s", 2, &["a"]).unwrap();
+    let claim = bench.claim("a", 9)[0];
+    assert_eq!(claim.at, START);
+    bench.queue.finish(claim, Finish::Delivered { confirmed_in: Some(5) }, None);
+    let claim = bench.claim("a", 9)[0];
+    assert_eq!(claim.at, START + 1);
+    bench.queue.finish(claim, Finish::Delivered { confirmed_in: Some(5) }, None);
+    bench.append("s", 3, &["a"]).unwrap();
+    assert_eq!(bench.claim("a", 9)[0].at, START + 2, "also when the lane has run empty");
+}
+
+#[test]
+fn inv9_a_full_queue_refuses_and_takes_again_when_it_has_room() {
+    let bench = Bench::new(config::Queue { max_episodes: 2, ..config() });
+    bench.append("s", 1, &["a", "b"]).unwrap();
+    bench.append("s", 2, &["a"]).unwrap();
+    assert_eq!(bench.append("s", 3, &["a"]), Err(AppendError::Full));
+    assert_eq!(bench.queue.stats().state, "full");
+    bench.queue.finish(bench.claim("a", 9)[0], Finish::Delivered { confirmed_in: None }, None);
+    assert!(bench.queue.is_full(), "sink b still waits for the first");
+    bench.queue.finish(bench.claim("b", 9)[0], Finish::Delivered { confirmed_in: None }, None);
+    bench.append("s", 3, &["a"]).unwrap();
+}
+
+#[test]
+fn inv8_receipts_make_room_and_what_is_pending_does_not() {
+    let bench = Bench::new(config::Queue { max_bytes: 30_000, ..config() });
+    let mut taken = 0;
+    while bench.append("s", taken + 10, &["a"]).is_ok() {
+        taken += 1;
+    }
+    assert!(taken >= 2);
+    bench.queue.finish(bench.claim("a", 9)[0], Finish::Delivered { confirmed_in: None }, None);
+    bench.append("s", 90, &["a"]).unwrap();
+    assert!(bench.queue.episode(Uuid::from_u128(10)).is_none(), "the receipt made room");
+    assert_eq!(bench.append("s", 91, &["a"]), Err(AppendError::Full));
+    let ledger = bench.sink("a");
+    assert_eq!((ledger.captured, ledger.delivered, ledger.pending, ledger.gap()), (taken + 1, 1, taken, 0));
+}
+
+#[test]
+fn inv3_a_store_that_fails_refuses_and_recovers() {
+    let bench = Bench::new(config());
+    bench.store.fail(true);
+    assert_eq!(bench.append("s", 1, &["a"]), Err(AppendError::Failed));
+    assert_eq!(bench.queue.stats().state, "degraded");
+    bench.store.fail(false);
+    assert!(now(bench.queue.pause(SinkId(1), None)).is_ok(), "any commit that works ends it");
+    bench.append("s", 2, &["a"]).unwrap();
+    assert_eq!((bench.queue.stats().state, bench.sink("a").captured), ("ok", 1));
+}
+
+#[test]
+fn a_paused_sink_stays_paused_over_a_crash() {
+    let mut bench = Bench::new(config());
+    now(bench.queue.pause(bench.queue.sink_id("b").unwrap(), Some("operator".into()))).unwrap();
+    bench.crash(START);
+    assert_eq!(bench.queue.stats().sinks[1].paused.as_deref(), Some("operator"));
+}
+
+#[derive(Debug, Clone)]
+enum Step {
+    Append { session: u8, both: bool },
+    Claim { sink: bool, max: usize },
+    Deliver(prop::sample::Index),
+    Retry(prop::sample::Index, u64),
+    Dead(prop::sample::Index),
+    Redrive(prop::sample::Index),
+    Purge(prop::sample::Index),
+    Delete(prop::sample::Index),
+    Tick(u64),
+    Crash,
+}
+
+fn step() -> impl Strategy<Value = Step> {
+    let index = any::<prop::sample::Index>;
+    prop_oneof![
+        6 => (0u8..4, any::<bool>()).prop_map(|(session, both)| Step::Append { session, both }),
+        6 => (any::<bool>(), 1usize..4).prop_map(|(sink, max)| Step::Claim { sink, max }),
+        5 => index().prop_map(Step::Deliver),
+        2 => (index(), 0u64..50_000).prop_map(|(i, d)| Step::Retry(i, d)),
+        2 => index().prop_map(Step::Dead),
+        2 => index().prop_map(Step::Redrive),
+        1 => index().prop_map(Step::Purge),
+        1 => index().prop_map(Step::Delete),
+        2 => (0u64..2 * DAY).prop_map(Step::Tick),
+        1 => Just(Step::Crash),
+    ]
+}
+
+/// What must be true, kept in the plainest way.
+#[derive(Default)]
+struct Oracle {
+    /// Per sink and session: the places that wait, in order.
+    waiting: BTreeMap<(SinkId, u8), BTreeSet<Seq>>,
+    dead: BTreeSet<(SinkId, u8, Seq)>,
+    claimed: Vec<(Claim, u8)>,
+    captured: u64,
+    delivered: u64,
+    purged: u64,
+}
+
+impl Oracle {
+    fn take(&mut self, index: prop::sample::Index) -> Option<(Claim, u8)> {
+        if self.claimed.is_empty() {
+            return None;
+        }
+        let (claim, session) = self.claimed.remove(index.index(self.claimed.len()));
+        Some((claim, session))
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 300, ..ProptestConfig::default() })]
+
+    /// inv4, inv5, inv6, inv8: after every step of any schedule, crashes included.
+    #[test]
+    fn inv5_inv8_any_schedule_keeps_order_and_ledger(steps in prop::collection::vec(step(), 1..80)) {
+        let mut bench = Bench::new(config());
+        let ids = [bench.queue.sink_id("a").unwrap(), bench.queue.sink_id("b").unwrap()];
+        let (mut oracle, mut time, mut n) = (Oracle::default(), START, 0u64);
+        for step in steps {
+            time += 1;
+            match step {
+                Step::Append { session, both } => {
+                    n += 1;
+                    let sinks: &[&str] = if both { &["a", "b"] } else { &["a"] };
+                    bench.append_at(&session.to_string(), n, sinks, time).unwrap();
+                    for sink in ids.iter().take(sinks.len()) {
+                        oracle.waiting.entry((*sink, session)).or_default().insert(n);
+                        oracle.captured += 1;
+                    }
+                }
+                Step::Claim { sink, max } => {
+                    let id = ids[usize::from(sink)];
+                    let claims = bench.claim(if sink { "b" } else { "a" }, max);
+                    prop_assert!(claims.len() <= max);
+                    for claim in claims {
+                        let session = (0..4).find(|s| Lane::of(&s.to_string()) == claim.lane).unwrap();
+                        let busy = oracle.claimed.iter().any(|(c, _)| c.sink == id && c.lane == claim.lane);
+                        prop_assert!(!busy, "two attempts of one lane");
+                        prop_assert_eq!(oracle.waiting[&(id, session)].first(), Some(&claim.seq), "out of order");
+                        oracle.claimed.push((claim, session));
+                    }
+                }
+                Step::Deliver(i) => if let Some((claim, session)) = oracle.take(i) {
+                    bench.queue.finish(claim, Finish::Delivered { confirmed_in: Some(1) }, None);
+                    oracle.waiting.get_mut(&(claim.sink, session)).unwrap().remove(&claim.seq);
+                    oracle.delivered += 1;
+                },
+                Step::Retry(i, delay) => if let Some((claim, _)) = oracle.take(i) {
+                    bench.queue.finish(claim, Finish::Retry { delay, sent: Sent::No }, None);
+                },
+                Step::Dead(i) => if let Some((claim, session)) = oracle.take(i) {
+                    bench.queue.finish(claim, Finish::Dead { reason: "rejected" }, None);
+                    oracle.waiting.get_mut(&(claim.sink, session)).unwrap().remove(&claim.seq);
+                    oracle.dead.insert((claim.sink, session, claim.seq));
+                },
+                Step::Redrive(_) | Step::Purge(_) if oracle.dead.is_empty() => {}
+                Step::Redrive(i) => {
+                    let chosen = *oracle.dead.iter().nth(i.index(oracle.dead.len())).unwrap();
+                    oracle.dead.remove(&chosen);
+                    let (sink, session, seq) = chosen;
+                    prop_assert_eq!(now(bench.queue.ask(|r| Op::Redrive(vec![(sink, seq)], r)).unwrap()), Ok(1));
+                    oracle.waiting.entry((sink, session)).or_default().insert(seq);
+                }
+                Step::Purge(i) => {
+                    let chosen = *oracle.dead.iter().nth(i.index(oracle.dead.len())).unwrap();
+                    oracle.dead.remove(&chosen);
+                    prop_assert_eq!(now(bench.queue.ask(|r| Op::Purge(vec![(chosen.0, chosen.2)], r)).unwrap()), Ok(1));
+                    oracle.purged += 1;
+                }
+                Step::Delete(i) => {
+                    let seq = i.index(usize::try_from(n).unwrap() + 1) as u64;
+                    if oracle.claimed.iter().any(|(c, _)| c.seq == seq) {
+                        prop_assert_eq!(now(bench.queue.delete(Uuid::from_u128(u128::from(seq)))), Ok(Deleted::InFlight));
+                    } else {
+                        now(bench.queue.delete(Uuid::from_u128(u128::from(seq)))).unwrap();
+                        for set in oracle.waiting.values_mut() {
+                            oracle.purged += u64::from(set.remove(&seq));
+                        }
+                        let before = oracle.dead.len();
+                        oracle.dead.retain(|(_, _, s)| *s != seq);
+                        oracle.purged += (before - oracle.dead.len()) as u64;
+                        prop_assert!(bench.queue.episode(Uuid::from_u128(u128::from(seq))).is_none());
+                    }
+                }
+                Step::Tick(by) => {
+                    time += by;
+                    bench.queue = Queue::inline(bench.store.clone(), &bench.config, &["a", "b"], Clock::Fixed(time));
+                    if let WriterSide::Inline(writer) = &mut *bench.queue.writer() {
+                        while writer.tidy() {}
+                    }
+                    oracle.claimed.clear();
+                    // Dead letters are kept for 30 days; no schedule here lasts that long unless it ticks often.
+                    let dead: BTreeSet<_> = oracle.dead.iter().filter(|(sink, _, seq)| {
+                        bench.queue.episode(Uuid::from_u128(u128::from(*seq))).is_some_and(|v| {
+                            v.sinks.iter().any(|s| Some(*sink) == bench.queue.sink_id(&s.sink) && s.state == State::Dead)
+                        })
+                    }).copied().collect();
+                    oracle.dead = dead;
+                }
+                Step::Crash => {
+                    bench.crash(time);
+                    oracle.claimed.clear();
+                }
+            }
+            prop_assert_eq!(bench.queue.check(), Vec::<String>::new());
+            let ledger = bench.queue.stats().ledger;
+            prop_assert_eq!(ledger.gap(), 0);
+            prop_assert_eq!(ledger.captured, oracle.captured);
+            prop_assert_eq!(ledger.delivered, oracle.delivered);
+            prop_assert_eq!(ledger.purged, oracle.purged);
+            prop_assert_eq!(ledger.dead, oracle.dead.len() as u64);
+            prop_assert_eq!(ledger.pending, oracle.waiting.values().map(|s| s.len() as u64).sum::<u64>());
+        }
+    }
+}

@@ -1,0 +1,170 @@
+//! A transaction: the store as it will be once the batch that is being built has been committed.
+//!
+//! Only the writer makes one, so what it reads can't change under it. Many operations share one transaction and so one commit.
+
+use std::collections::btree_map::Entry;
+use std::ops::{Bound, Range};
+
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+
+use super::codec::{self, CodecError};
+use super::keys::{self, Key};
+use super::store::{Store, StoreError, Visit, Writes};
+
+/// Why a value could not be read or written.
+#[derive(Debug, thiserror::Error)]
+pub enum TxnError {
+    /// The store.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    /// The value.
+    #[error(transparent)]
+    Codec(#[from] CodecError),
+}
+
+/// Reads through pending writes to the store.
+pub struct Txn<'a> {
+    store: &'a dyn Store,
+    writes: Writes,
+}
+
+impl<'a> Txn<'a> {
+    /// Nothing written yet.
+    pub fn new(store: &'a dyn Store) -> Self {
+        Self { store, writes: Writes::new() }
+    }
+
+    /// What is to be committed.
+    pub fn into_writes(self) -> Writes {
+        self.writes
+    }
+
+    /// How many keys change.
+    pub fn len(&self) -> usize {
+        self.writes.len()
+    }
+
+    pub fn put_raw(&mut self, key: Key, value: Vec<u8>) {
+        self.writes.insert(key, Some(value));
+    }
+
+    pub fn put<T: Serialize>(&mut self, key: Key, value: &T) -> Result<(), TxnError> {
+        self.writes.insert(key, Some(codec::encode(value)?));
+        Ok(())
+    }
+
+    pub fn remove(&mut self, key: Key) {
+        match self.writes.entry(key) {
+            Entry::Occupied(mut e) => {
+                e.insert(None);
+            }
+            Entry::Vacant(e) => {
+                e.insert(None);
+            }
+        }
+    }
+
+    pub fn get_raw(&self, key: &[u8]) -> Result<Option<Vec<u8>>, TxnError> {
+        match self.writes.get(key) {
+            Some(value) => Ok(value.clone()),
+            None => Ok(self.store.get(key)?),
+        }
+    }
+
+    pub fn get<T: DeserializeOwned>(&self, key: &[u8]) -> Result<Option<T>, TxnError> {
+        Ok(self.get_raw(key)?.map(|v| codec::decode(&v)).transpose()?)
+    }
+
+    /// Visits the entries of a range in order, pending writes included.
+    pub fn scan(&self, range: Range<Key>, visit: Visit<'_>) -> Result<(), TxnError> {
+        let mut pending = self.writes.range(range.clone()).peekable();
+        let mut going = true;
+        self.store.scan(range, &mut |key, value| {
+            while let Some((k, v)) = pending.next_if(|(k, _)| k.as_slice() < key) {
+                if v.as_ref().is_some_and(|v| !visit(k, v)) {
+                    going = false;
+                    return false;
+                }
+            }
+            going = match pending.next_if(|(k, _)| k.as_slice() == key) {
+                Some((_, None)) => true,
+                Some((k, Some(v))) => visit(k, v),
+                None => visit(key, value),
+            };
+            going
+        })?;
+        if going {
+            for (k, v) in pending {
+                if v.as_ref().is_some_and(|v| !visit(k, v)) {
+                    break;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// The first entry that starts with `prefix`.
+    pub fn first(&self, prefix: &[u8]) -> Result<Option<(Key, Vec<u8>)>, TxnError> {
+        let mut found = None;
+        self.scan(prefix.to_vec()..keys::end_of(prefix), &mut |k, v| {
+            found = Some((k.to_vec(), v.to_vec()));
+            false
+        })?;
+        Ok(found)
+    }
+
+    /// The last entry that starts with `prefix`.
+    pub fn last(&self, prefix: &[u8]) -> Result<Option<(Key, Vec<u8>)>, TxnError> {
+        let mut end = keys::end_of(prefix);
+        loop {
+            let stored = self.store.last(prefix.to_vec()..end.clone())?;
+            let low = stored.as_ref().map_or_else(|| prefix.to_vec(), |(k, _)| k.clone());
+            let range = (Bound::Included(low.as_slice()), Bound::Excluded(end.as_slice()));
+            let pending = self.writes.range::<[u8], _>(range).rev().find_map(|(k, v)| Some((k.clone(), v.clone()?)));
+            match (pending, stored) {
+                (Some(pending), _) => return Ok(Some(pending)),
+                // The stored entry is being removed: look before it.
+                (None, Some((k, _))) if self.writes.contains_key(&k) => end = k,
+                (None, stored) => return Ok(stored),
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::model::Model;
+    use super::*;
+    use proptest::prelude::*;
+    use std::collections::BTreeMap;
+
+    proptest! {
+        /// Reading through a transaction is reading the store after its commit.
+        #[test]
+        fn a_transaction_reads_what_its_commit_will_leave(
+            stored: BTreeMap<u8, u8>,
+            writes in prop::collection::vec((any::<u8>(), any::<Option<u8>>()), 0..40),
+            low: u8,
+        ) {
+            let store = Model::default();
+            store.apply(&stored.iter().map(|(k, v)| (vec![*k], Some(vec![*v]))).collect()).unwrap();
+            let mut txn = Txn::new(&store);
+            let mut after = stored.clone();
+            for (k, v) in writes {
+                match v {
+                    Some(v) => { txn.put_raw(vec![k], vec![v]); after.insert(k, v); }
+                    None => { txn.remove(vec![k]); after.remove(&k); }
+                }
+            }
+            let mut seen = Vec::new();
+            txn.scan(vec![low]..vec![0xff, 0], &mut |k, v| { seen.push((k[0], v[0])); true }).unwrap();
+            prop_assert_eq!(seen, after.range(low..).map(|(k, v)| (*k, *v)).collect::<Vec<_>>());
+            let expected = after.get(&low).map(|v| (vec![low], vec![*v]));
+            prop_assert_eq!(txn.first(&[low]).unwrap(), expected.clone());
+            prop_assert_eq!(txn.last(&[low]).unwrap(), expected);
+            let all = txn.last(&[]).unwrap();
+            prop_assert_eq!(all, after.last_key_value().map(|(k, v)| (vec![*k], vec![*v])));
+        }
+    }
+}
