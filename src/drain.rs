@@ -1,4 +1,26 @@
-//! The drain: takes episodes from the queue to their sinks, in order per lane.
+//! The drain: takes episodes from the queue to their sinks, in order per lane, as fast as each sink can and no faster.
+//!
+//! Each sink has a scheduler of its own, so none waits for another.
+
+mod attempt;
+mod backoff;
+mod breaker;
+mod progress;
+mod runner;
+mod scheduler;
+#[cfg(test)]
+mod tests;
+
+use std::sync::{Arc, Mutex, PoisonError};
+
+use tokio::sync::watch;
+use tokio::task::JoinHandle;
+
+use self::runner::Runner;
+use crate::config;
+use crate::queue::{AppendError, Queue};
+use crate::sink::Sink;
+use crate::telemetry::metrics::Metrics;
 
 /// A sink as `status` shows it. Counters start with the process.
 #[derive(Debug, Clone, Default)]
@@ -24,23 +46,52 @@ pub struct SinkStatus {
 }
 
 /// All sinks.
-pub struct Drain {}
+pub struct Drain {
+    runners: Vec<Arc<Runner>>,
+    stop: watch::Sender<bool>,
+    tasks: Mutex<Vec<JoinHandle<()>>>,
+}
 
 impl Drain {
-    /// One status per configured sink.
-    pub fn statuses(&self) -> Vec<SinkStatus> {
-        Vec::new()
+    /// Starts draining to the sinks given; the queue must know their names.
+    pub fn start(queue: &Queue, sinks: Vec<(config::Sink, Arc<dyn Sink>)>, metrics: &Metrics) -> Self {
+        let stop = watch::Sender::new(false);
+        let mut runners = Vec::new();
+        for (config, sink) in sinks {
+            if let Some(id) = queue.sink_id(&config.name) {
+                runners.push(Arc::new(Runner::new(id, config, sink, queue.clone(), metrics)));
+            }
+        }
+        let tasks = runners.iter().map(|r| tokio::spawn(scheduler::run(r.clone(), stop.subscribe()))).collect();
+        Self { runners, stop, tasks: Mutex::new(tasks) }
     }
 
-    /// Stops draining one sink, also over restarts; `false` if there is no such sink.
-    pub async fn pause(&self, sink: &str) -> bool {
-        let _ = sink;
-        false
+    /// One status per sink.
+    pub fn statuses(&self) -> Vec<SinkStatus> {
+        self.runners.iter().map(|r| r.status()).collect()
+    }
+
+    /// Stops draining one sink, also over restarts; attempts in flight go on. `false` if there is no such sink.
+    pub async fn pause(&self, sink: &str) -> Result<bool, AppendError> {
+        self.set_pause(sink, Some("paused by an operator".to_owned())).await
     }
 
     /// Starts it again; `false` if there is no such sink.
-    pub async fn resume(&self, sink: &str) -> bool {
-        let _ = sink;
-        false
+    pub async fn resume(&self, sink: &str) -> Result<bool, AppendError> {
+        self.set_pause(sink, None).await
+    }
+
+    async fn set_pause(&self, sink: &str, reason: Option<String>) -> Result<bool, AppendError> {
+        match self.runners.iter().find(|r| r.config.name == sink) {
+            Some(runner) => runner.pause(reason).await.map(|()| true),
+            None => Ok(false),
+        }
+    }
+
+    /// Claims nothing more; returns when attempts in flight have ended or had their moment.
+    pub async fn stop(&self) {
+        self.stop.send_replace(true);
+        let tasks = std::mem::take(&mut *self.tasks.lock().unwrap_or_else(PoisonError::into_inner));
+        futures_util::future::join_all(tasks).await;
     }
 }

@@ -3,6 +3,8 @@
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
+use crate::clock;
+
 /// One captured exchange, as it was when it ended. Never changed afterwards.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Episode {
@@ -74,5 +76,26 @@ impl Episode {
     /// The partition of the graph: the group, else the session.
     pub fn group(&self) -> &str {
         self.group.as_deref().unwrap_or(&self.session)
+    }
+
+    /// As JSON, in the shape that the admin API and the file sink share; what is absent is null.
+    pub fn to_json(&self) -> serde_json::Value {
+        // Metadata was made from a JSON object at capture; anything else can only be damage, and shows as null.
+        let metadata: serde_json::Value = serde_json::from_str(&self.metadata).unwrap_or_default();
+        serde_json::json!({
+            "id": self.id,
+            "session": self.session,
+            "group": self.group(),
+            "user": self.user,
+            "agent": self.agent,
+            "proxy": self.proxy,
+            "route": self.route,
+            "captured_at": clock::rfc3339(self.captured_at),
+            "completed_at": clock::rfc3339(self.completed_at),
+            "end": self.end,
+            "messages": self.messages,
+            "metadata": metadata,
+            "request": self.request,
+        })
     }
 }

@@ -9,13 +9,13 @@ mod engine;
 mod inspect;
 mod keys;
 #[cfg(test)]
-mod model;
+pub(crate) mod model;
 mod recover;
 mod rows;
 mod space;
 mod store;
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
 mod txn;
 
 use std::fs::File;
@@ -343,7 +343,12 @@ pub enum Finish {
         /// What is known of the attempt.
         sent: Sent,
     },
-    /// The attempt certainly did not happen for the episode's sake: it is not counted, and due at once.
+    /// Nothing changes but what is known of the attempt: it keeps its place among the lanes that are due.
+    Hold {
+        /// What is known of the attempt.
+        sent: Sent,
+    },
+    /// The sink is at fault and certainly did not take it: the attempt is not counted, and it keeps its place.
     Uncount,
     /// The sink gave up on it.
     Dead {

@@ -1,1 +1,142 @@
-//! (being written)
+//! Sinks: the graph backends that episodes are delivered to.
+//!
+//! # Writing a sink
+//! A sink makes one attempt and tells exactly how it went; when to try again, when to give up and what to record is the drain's business.
+//! - [`Sink::deliver`] sends one episode. [`Receipt::Delivered`] means that it *is there*: a service that only promises gives
+//!   [`Receipt::Accepted`], and the drain looks it up until it is seen.
+//! - [`Sink::look_up`] asks whether an episode is there. The drain asks before it sends again after an ambiguous end.
+//! - An error says whether the request may have had its effect all the same ([`SinkError::ambiguous`]): a refused connection hasn't, a
+//!   time-out may have. When in doubt, it is ambiguous.
+//! - Each call is given up by dropping it (shutdown, time-outs): a sink keeps no state that this would break.
+
+pub mod file;
+pub mod graphiti;
+mod http;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures_util::future::BoxFuture;
+
+use crate::clock;
+use crate::config::{self, SinkKind};
+use crate::episode::Episode;
+
+/// What is delivered.
+#[derive(Debug, Clone)]
+pub struct Delivery {
+    /// The episode; each attempt carries its id.
+    pub episode: Arc<Episode>,
+    /// The time of the event (ms since the Unix epoch), strictly increasing within a lane.
+    pub at: u64,
+}
+
+impl Delivery {
+    /// [`Delivery::at`] as RFC 3339 in UTC, with milliseconds.
+    pub fn timestamp(&self) -> String {
+        clock::rfc3339(self.at)
+    }
+}
+
+/// What a sink says of an episode that it took.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Receipt {
+    /// It is there.
+    Delivered,
+    /// It will be: see [`Sink::look_up`].
+    Accepted,
+}
+
+/// Whether an episode is there.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Presence {
+    /// It is.
+    Present,
+    /// It is not, or not yet where the sink [confirms](Sink::confirm) later.
+    Absent,
+    /// This sink can't tell.
+    Unknown,
+}
+
+/// How a sink's promise is followed up.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Follow {
+    /// Without any episode of the sink appearing for this long, the sink is stalled.
+    pub timeout: Duration,
+    /// Time between two looks.
+    pub poll: Duration,
+}
+
+/// Why a call failed.
+#[derive(Debug, Clone, thiserror::Error)]
+#[error("{message}")]
+pub struct SinkError {
+    /// What kind of failure.
+    pub cause: Cause,
+    /// In words, for the history; never with a credential in it.
+    pub message: String,
+    /// When the backend asks to be left alone.
+    pub retry_after: Option<Duration>,
+    /// Whether the request may have had its effect.
+    pub ambiguous: bool,
+}
+
+/// What kind of failure: what `retry_on` and `pause_on` are matched against.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Cause {
+    /// No connection.
+    Connect,
+    /// No answer in time, or the connection broke before the answer.
+    Timeout,
+    /// An answer with this status.
+    Status(u16),
+    /// This machine: a full disk, a missing directory.
+    Local,
+}
+
+impl Cause {
+    /// The HTTP status, if there was one.
+    pub fn status(self) -> Option<u16> {
+        match self {
+            Self::Status(status) => Some(status),
+            _ => None,
+        }
+    }
+}
+
+/// A graph backend.
+pub trait Sink: Send + Sync + 'static {
+    /// `type` in the configuration.
+    fn kind(&self) -> &'static str;
+
+    /// Sends one episode, once.
+    fn deliver<'a>(&'a self, delivery: &'a Delivery) -> BoxFuture<'a, Result<Receipt, SinkError>>;
+
+    /// Asks whether an episode is there.
+    fn look_up<'a>(&'a self, delivery: &'a Delivery) -> BoxFuture<'a, Result<Presence, SinkError>>;
+
+    /// How to follow up [`Receipt::Accepted`]; none for a sink that never says it, and whose `Absent` is final.
+    fn follow(&self) -> Option<Follow>;
+}
+
+/// Why a sink could not be set up.
+#[derive(Debug, thiserror::Error)]
+#[error("sink {name}: {message}")]
+pub struct SetupError {
+    /// The sink.
+    pub name: String,
+    /// What is wrong.
+    pub message: String,
+}
+
+/// The sink of a configuration.
+pub fn open(config: &config::Sink) -> Result<Arc<dyn Sink>, SetupError> {
+    match &config.kind {
+        SinkKind::Graphiti(graphiti) => {
+            let client =
+                http::Client::new(config).map_err(|e| SetupError { name: config.name.clone(), message: e.to_string() })?;
+            Ok(Arc::new(graphiti::GraphitiSink::new(client, graphiti)))
+        }
+        SinkKind::File { path } => Ok(Arc::new(file::FileSink::new(path.clone()))),
+    }
+}

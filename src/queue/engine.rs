@@ -229,9 +229,12 @@ impl Engine {
                 waiting.sent = sent;
                 txn.put(key, &waiting)?;
             }
+            Finish::Hold { sent } => {
+                waiting.sent = sent;
+                txn.put(key, &waiting)?;
+            }
             Finish::Uncount => {
                 waiting.attempts = waiting.attempts.saturating_sub(1);
-                waiting.not_before = now;
                 waiting.sent = Sent::No;
                 txn.put(key, &waiting)?;
             }

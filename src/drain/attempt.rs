@@ -1,0 +1,265 @@
+//! One attempt: a function a state.
+//!
+//! ```text
+//! claimed, never sent ──────────────► send ──► delivered
+//!                                      │ ▲ └─► accepted ──► follow ──► seen: delivered
+//! claimed, in doubt ──► follow ─ lost ─┘ (counted on disk first)  └──► nothing appears: stalled
+//! ```
+//! The count is on disk before the sending: the claim counts the first one, `begin` each further one.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::OwnedSemaphorePermit;
+use tokio::time::Instant;
+
+use super::backoff;
+use super::progress::{Case, Verdict};
+use super::runner::Runner;
+use crate::clock::{self, as_ms};
+use crate::queue::{Attempt, Claim, Finish, Sent};
+use crate::sink::{Cause, Delivery, Follow, Presence, Receipt, SinkError};
+
+/// Look-ups that may fail in a row before the attempt is given up for now.
+const FAILED_LOOKS: u32 = 3;
+
+/// What an attempt is for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Purpose {
+    /// To deliver.
+    Deliver,
+    /// The sink is stalled: only to look whether it has appeared.
+    Look,
+    /// The sink is stalled: to send this one, the only one, and see.
+    Revive,
+}
+
+/// How it ended.
+enum Ending {
+    /// It is there; for a sink that confirms, when it had been sent (ms).
+    Delivered { sent: Option<u64> },
+    /// The sink, or the way there, failed.
+    Failed { error: SinkError, sent: Sent },
+    /// It accepts and forgets.
+    Stalled { sent: Sent },
+    /// No further attempt may be made.
+    Exhausted { reason: &'static str },
+    /// Looked up only, and not there.
+    Absent { sent: Sent },
+    /// The record can't be read.
+    Unreadable,
+    /// Deleted meanwhile, or the queue takes no more writes: the claim is all there is to give back.
+    Gone,
+}
+
+struct Work {
+    runner: Arc<Runner>,
+    claim: Claim,
+    delivery: Delivery,
+    purpose: Purpose,
+    attempts: u32,
+    /// Held while this is the one that is sent again on suspicion.
+    trial: Option<OwnedSemaphorePermit>,
+}
+
+/// Makes the attempt that `claim` is for, and finishes the claim.
+pub async fn run(runner: Arc<Runner>, claim: Claim, purpose: Purpose) {
+    let began = Instant::now();
+    let (queue, seq) = (runner.queue.clone(), claim.seq);
+    let episode = tokio::task::spawn_blocking(move || queue.read(seq)).await.ok().flatten();
+    let captured_at = episode.as_ref().map(|e| e.captured_at);
+    let (ending, attempts) = match episode {
+        None => (Ending::Unreadable, claim.attempts),
+        Some(episode) => {
+            let delivery = Delivery { episode: Arc::new(episode), at: claim.at };
+            let attempts = claim.attempts;
+            let mut work = Work { runner: runner.clone(), claim, delivery, purpose, attempts, trial: None };
+            (work.start().await, work.attempts)
+        }
+    };
+    record(&runner, claim, attempts, captured_at, ending, began.elapsed()).await;
+}
+
+impl Work {
+    /// Sends, unless an earlier attempt is in doubt.
+    async fn start(&mut self) -> Ending {
+        match (self.claim.sent, self.claim.exhausted) {
+            (Sent::No, Some(reason)) => Ending::Exhausted { reason },
+            (Sent::No, None) => self.send().await,
+            (Sent::Began(sent) | Sent::Accepted(sent), _) => self.follow(self.claim.sent, sent, true).await,
+        }
+    }
+
+    /// Sends it. The attempt has been counted.
+    async fn send(&mut self) -> Ending {
+        match self.runner.sink.deliver(&self.delivery).await {
+            Ok(Receipt::Delivered) => Ending::Delivered { sent: None },
+            Ok(Receipt::Accepted) => {
+                self.runner.queue.accepted(self.claim);
+                let now = self.runner.queue.now();
+                Box::pin(self.follow(Sent::Accepted(now), now, false)).await
+            }
+            Err(error) => {
+                let sent = if error.ambiguous { Sent::Began(self.runner.queue.now()) } else { Sent::No };
+                Ending::Failed { error, sent }
+            }
+        }
+    }
+
+    /// Looks until it is there, or certainly isn't.
+    async fn follow(&mut self, known: Sent, sent: u64, in_doubt: bool) -> Ending {
+        let runner = self.runner.clone();
+        let follow = runner.sink.follow();
+        let mut stalled = runner.stalled.subscribe();
+        let case = Case { sent, started: runner.queue.now(), in_doubt, patience: self.patience(follow) };
+        let mut failed = 0;
+        loop {
+            match runner.sink.look_up(&self.delivery).await {
+                Ok(Presence::Present) => return Ending::Delivered { sent: Some(sent) },
+                Ok(Presence::Unknown) => return self.resend().await,
+                Ok(Presence::Absent) => failed = 0,
+                Err(error) => {
+                    failed += 1;
+                    let paused = error.cause.status().is_some_and(|s| runner.config.pause_on.contains(s));
+                    if paused || failed == FAILED_LOOKS || self.purpose == Purpose::Look {
+                        return Ending::Failed { error, sent: known };
+                    }
+                }
+            }
+            let Some(follow) = follow else {
+                if failed == 0 {
+                    return self.resend().await;
+                }
+                tokio::time::sleep(runner.config.retry.initial).await;
+                continue;
+            };
+            if failed == 0 {
+                match (self.purpose, runner.progress(|p| p.judge(case, follow, runner.queue.now()))) {
+                    (Purpose::Look, _) => return Ending::Absent { sent: known },
+                    (Purpose::Revive, _) if in_doubt => return self.resend().await,
+                    (_, Verdict::Lost) => return self.resend().await,
+                    (_, Verdict::Stalled) => return Ending::Stalled { sent: known },
+                    (_, Verdict::LostIfAlone) => {
+                        self.trial = runner.trial.clone().try_acquire_owned().ok();
+                        if self.trial.is_some() {
+                            return self.resend().await;
+                        }
+                    }
+                    (_, Verdict::Wait) => {}
+                }
+            }
+            tokio::select! {
+                () = tokio::time::sleep(follow.poll) => {}
+                // Others found out first: give the worker and the lane back.
+                _ = stalled.wait_for(|s| *s), if self.purpose == Purpose::Deliver => return Ending::Stalled { sent: known },
+            }
+        }
+    }
+
+    /// Counts one more attempt on disk, then sends.
+    async fn resend(&mut self) -> Ending {
+        if let Some(reason) = self.claim.exhausted {
+            return Ending::Exhausted { reason };
+        }
+        if self.attempts >= self.runner.config.retry.max_attempts {
+            return Ending::Exhausted { reason: "max_attempts" };
+        }
+        match self.runner.queue.begin(self.claim).await {
+            Ok(Some(attempts)) => {
+                tracing::info!(sink = self.runner.config.name, id = %self.delivery.episode.id, attempts, "sending again");
+                self.attempts = attempts;
+                self.send().await
+            }
+            Ok(None) | Err(_) => Ending::Gone,
+        }
+    }
+
+    /// How long to look without anything of the sink appearing.
+    fn patience(&self, follow: Option<Follow>) -> Duration {
+        let Some(follow) = follow else { return Duration::MAX };
+        if self.purpose == Purpose::Revive {
+            let settle = self.runner.progress(|p| p.settle(follow));
+            return settle.max(self.runner.config.breaker.open_for).min(follow.timeout);
+        }
+        follow.timeout
+    }
+}
+
+/// What the ending means for the episode and for the sink; finishes the claim.
+async fn record(runner: &Runner, claim: Claim, attempts: u32, captured_at: Option<u64>, ending: Ending, took: Duration) {
+    let now = runner.queue.now();
+    let (outcome, finish, error) = match ending {
+        Ending::Delivered { sent } => {
+            if let Some(sent) = sent {
+                runner.progress(|p| p.confirm(sent, now));
+            }
+            let lag = clock::now_ms().saturating_sub(captured_at.unwrap_or(now));
+            runner.lag_seconds.observe(Duration::from_millis(lag).as_secs_f64());
+            runner.succeeded();
+            ("delivered", Finish::Delivered { confirmed_in: sent.map(|s| now.saturating_sub(s)) }, None)
+        }
+        Ending::Failed { error, sent } => {
+            let (outcome, finish) = classify(runner, &error, sent, attempts).await;
+            (outcome, finish, Some(error))
+        }
+        Ending::Stalled { sent } => {
+            runner.stall();
+            let message = "accepted, but neither this episode nor any other has appeared".to_owned();
+            let error = SinkError { cause: Cause::Timeout, message, retry_after: None, ambiguous: true };
+            ("stalled", Finish::Hold { sent }, Some(error))
+        }
+        Ending::Exhausted { reason } => ("dead", Finish::Dead { reason }, None),
+        Ending::Unreadable => ("dead", Finish::Dead { reason: "unreadable" }, None),
+        Ending::Absent { sent } => {
+            runner.queue.finish(claim, Finish::Hold { sent }, None);
+            return;
+        }
+        Ending::Gone => {
+            runner.queue.finish(claim, Finish::Hold { sent: claim.sent }, None);
+            return;
+        }
+    };
+    runner.count(outcome, took);
+    if let Finish::Dead { reason } = finish {
+        runner.metrics.sink_dead.with_label_values(&[runner.config.name.as_str(), reason]).inc();
+        tracing::warn!(sink = runner.config.name, seq = claim.seq, reason, "an episode is a dead letter");
+    }
+    let line = Attempt {
+        at: now,
+        attempt: attempts,
+        outcome: outcome.to_owned(),
+        status: error.as_ref().and_then(|e| e.cause.status()),
+        error: error.map(|e| e.message),
+        duration_ms: as_ms(took),
+    };
+    runner.queue.finish(claim, finish, Some(line));
+}
+
+/// What a failure means: `pause_on`, `retry_on`, everything else is dead.
+async fn classify(runner: &Runner, error: &SinkError, sent: Sent, attempts: u32) -> (&'static str, Finish) {
+    let config = &runner.config;
+    let retry = match error.cause {
+        Cause::Status(status) if config.pause_on.contains(status) => {
+            if runner.pause(Some(format!("{error}"))).await.is_err() {
+                tracing::error!(sink = config.name, "the pause could not be written down");
+            }
+            let finish = if sent == Sent::No { Finish::Uncount } else { Finish::Hold { sent } };
+            return ("paused", finish);
+        }
+        Cause::Connect => config.retry_on.connect,
+        Cause::Timeout => config.retry_on.timeout,
+        Cause::Status(status) => config.retry_on.status.contains(status),
+        Cause::Local => true,
+    };
+    if !retry {
+        runner.succeeded(); // the sink works: it is this episode that it does not want
+        return ("dead", Finish::Dead { reason: "rejected" });
+    }
+    runner.failed(&error.message);
+    // One in doubt gets its look-up even after the last attempt.
+    if attempts >= config.retry.max_attempts && sent == Sent::No {
+        return ("dead", Finish::Dead { reason: "max_attempts" });
+    }
+    let delay = backoff::delay(&config.retry, attempts, error.retry_after);
+    ("retry", Finish::Retry { delay: as_ms(delay), sent })
+}

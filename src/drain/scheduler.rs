@@ -1,0 +1,139 @@
+//! One sink's loop: as many claims as workers are free, an attempt for each.
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use tokio::sync::watch;
+use tokio::task::JoinSet;
+use tokio::time::Instant;
+
+use super::attempt::{self, Purpose};
+use super::runner::{Course, Runner};
+use crate::clock::as_ms;
+use crate::queue::{Claim, ClaimRequest, Finish};
+
+/// How long attempts in flight may go on after the stop.
+const GRACE: Duration = Duration::from_secs(3);
+
+/// How long to leave the queue alone when it doesn't answer.
+const QUEUE_PAUSE: Duration = Duration::from_secs(1);
+
+struct Scheduler {
+    runner: Arc<Runner>,
+    tasks: JoinSet<()>,
+    claims: Vec<(tokio::task::Id, Claim)>,
+}
+
+/// Drains one sink until `stop`. Attempts in flight then get a moment; what is not finished by then is looked up after the next start.
+pub async fn run(runner: Arc<Runner>, mut stop: watch::Receiver<bool>) {
+    let mut scheduler = Scheduler { runner, tasks: JoinSet::new(), claims: Vec::new() };
+    while !*stop.borrow_and_update() {
+        let wake = scheduler.turn().await;
+        let runner = scheduler.runner.clone();
+        tokio::select! {
+            _ = stop.changed() => {}
+            Some(ended) = scheduler.tasks.join_next_with_id() => scheduler.ended(ended),
+            () = runner.queue.rung(runner.id), if scheduler.is_hungry() => {}
+            () = runner.changed.notified() => {}
+            () = sleep_until(wake) => {}
+        }
+    }
+    let rest = async { while scheduler.tasks.join_next().await.is_some() {} };
+    if tokio::time::timeout(GRACE, rest).await.is_err() {
+        tracing::info!(sink = scheduler.runner.config.name, "attempts in flight were left pending");
+    }
+}
+
+async fn sleep_until(at: Option<Instant>) {
+    match at {
+        Some(at) => tokio::time::sleep_until(at).await,
+        None => std::future::pending().await,
+    }
+}
+
+impl Scheduler {
+    fn is_hungry(&self) -> bool {
+        self.tasks.len() < self.runner.config.workers
+    }
+
+    /// Starts what may be started; when to look again, if nothing happens before.
+    async fn turn(&mut self) -> Option<Instant> {
+        let free = self.runner.config.workers.saturating_sub(self.tasks.len());
+        if free == 0 {
+            return None;
+        }
+        match self.runner.course() {
+            Course::Run => self.start(free, false, Purpose::Deliver).await,
+            Course::Probe if self.tasks.is_empty() => self.start(1, false, Purpose::Deliver).await,
+            Course::Probe | Course::Rest => None,
+            Course::Wait(until) => Some(until),
+            Course::Look => self.look().await,
+        }
+    }
+
+    /// A stalled sink: look up what is unconfirmed; if nothing has appeared, send one, the oldest, and see.
+    async fn look(&mut self) -> Option<Instant> {
+        let workers = self.runner.config.workers;
+        let (claims, _) = self.claim(workers, true).await?;
+        let looks = claims.into_iter().map(|c| attempt::run(self.runner.clone(), c, Purpose::Look));
+        futures_util::future::join_all(looks).await;
+        if self.runner.is_stalled() && self.tasks.is_empty() {
+            self.start(1, false, Purpose::Revive).await;
+        }
+        match self.runner.course() {
+            Course::Wait(until) => Some(until),
+            _ => Some(Instant::now()),
+        }
+    }
+
+    async fn start(&mut self, max: usize, in_doubt: bool, purpose: Purpose) -> Option<Instant> {
+        let (claims, wake) = match self.claim(max, in_doubt).await {
+            Some(got) => got,
+            None => return Some(Instant::now() + QUEUE_PAUSE),
+        };
+        for claim in claims {
+            let task = self.tasks.spawn(attempt::run(self.runner.clone(), claim, purpose));
+            self.claims.push((task.id(), claim));
+        }
+        self.busy();
+        wake
+    }
+
+    async fn claim(&self, max: usize, in_doubt: bool) -> Option<(Vec<Claim>, Option<Instant>)> {
+        let retry = &self.runner.config.retry;
+        let request = ClaimRequest {
+            max,
+            in_doubt,
+            max_attempts: retry.max_attempts,
+            max_age: as_ms(retry.max_age),
+            longest_delay: as_ms(retry.max).saturating_mul(2),
+        };
+        let got = self.runner.queue.claim(self.runner.id, request).await.ok()?;
+        let now = self.runner.queue.now();
+        let wake = got.next_due.map(|due| Instant::now() + Duration::from_millis(due.saturating_sub(now)));
+        Some((got.claims, wake))
+    }
+
+    fn ended(&mut self, ended: Result<(tokio::task::Id, ()), tokio::task::JoinError>) {
+        let id = match &ended {
+            Ok((id, ())) => *id,
+            Err(error) => error.id(),
+        };
+        let Some(at) = self.claims.iter().position(|(task, _)| *task == id) else { return };
+        let (_, claim) = self.claims.swap_remove(at);
+        if let Err(error) = ended {
+            // A bug in a sink must not keep the lane claimed until the next start. What the attempt did is not known.
+            tracing::error!(sink = self.runner.config.name, seq = claim.seq, %error, "an attempt panicked");
+            let delay = as_ms(self.runner.config.retry.max);
+            let sent = crate::queue::Sent::Began(self.runner.queue.now());
+            self.runner.queue.finish(claim, Finish::Retry { delay, sent }, None);
+        }
+        self.busy();
+    }
+
+    fn busy(&self) {
+        self.runner.busy.store(self.tasks.len(), Ordering::Relaxed);
+        self.runner.busy_gauge.set(i64::try_from(self.tasks.len()).unwrap_or(i64::MAX));
+    }
+}

@@ -1,0 +1,195 @@
+//! Graphiti's REST service, as it was measured to be.
+//!
+//! `POST /messages` answers 202 and puts the message into a queue in memory, behind which one worker writes for all groups. Whatever
+//! goes wrong in that worker ends it: afterwards 202 for ever and nothing stored. So a 202 is a promise ([`Receipt::Accepted`]), and
+//! delivered is what `GET /episodes/{group_id}` shows. The episode's id goes into `name`, which comes back unchanged. Never sent is a `uuid`
+//! (one that doesn't exist yet kills the worker), and groups are mapped to what the service accepts, because another one kills it too.
+//!
+//! Exactly once in effect? The service has no idempotency. What is in doubt is looked up before it is sent again; a second copy is
+//! possible only if the first was accepted and needs longer to appear than the drain waits (see the drain's `confirm`).
+
+use std::borrow::Cow;
+use std::fmt::Write;
+
+use futures_util::future::BoxFuture;
+use serde::Deserialize;
+use serde_json::json;
+use sha2::{Digest, Sha256};
+
+use super::http::Client;
+use super::{Delivery, Follow, Presence, Receipt, Sink, SinkError};
+use crate::clock;
+use crate::config;
+use crate::episode::Episode;
+
+/// Episodes asked for at first: within a lane the newest is the one that is looked for, unless others write to the group as well.
+const NEWEST: usize = 100;
+
+/// Episodes asked for at most: a redriven one may be older than many.
+const MOST: usize = 100_000;
+
+/// Group ids longer than this are mapped as well.
+const LONGEST_GROUP: usize = 128;
+
+/// The sink.
+pub struct GraphitiSink {
+    client: Client,
+    url: String,
+    confirm: config::Confirm,
+}
+
+impl GraphitiSink {
+    pub(super) fn new(client: Client, config: &config::Graphiti) -> Self {
+        Self { client, url: config.url.clone(), confirm: config.confirm }
+    }
+
+    async fn send(&self, delivery: &Delivery) -> Result<Receipt, SinkError> {
+        self.client.post(&format!("{}/messages", self.url), &body(delivery)).await?;
+        Ok(if self.confirm.read_back { Receipt::Accepted } else { Receipt::Delivered })
+    }
+
+    async fn find(&self, delivery: &Delivery) -> Result<Presence, SinkError> {
+        if !self.confirm.read_back {
+            return Ok(Presence::Unknown);
+        }
+        let group = group_id(delivery.episode.group());
+        let id = delivery.episode.id.to_string();
+        let mut ask_for = NEWEST;
+        loop {
+            let stored: Vec<Stored> = self.client.get(&format!("{}/episodes/{group}?last_n={ask_for}", self.url)).await?;
+            if stored.iter().any(|s| s.name == id) {
+                return Ok(Presence::Present);
+            }
+            // The answer holds the newest by time of event: ours can only be missing from it if all of them are newer.
+            let newer = stored.iter().filter(|s| s.is_after(delivery.at)).count();
+            if newer < ask_for || ask_for >= MOST {
+                return Ok(Presence::Absent);
+            }
+            ask_for *= 10;
+        }
+    }
+}
+
+/// What is read of an episode that Graphiti has stored.
+#[derive(Deserialize)]
+struct Stored {
+    name: String,
+    #[serde(default)]
+    valid_at: Option<String>,
+}
+
+impl Stored {
+    fn is_after(&self, ms: u64) -> bool {
+        let time = self.valid_at.as_deref().and_then(|t| t.parse::<jiff::Timestamp>().ok());
+        time.is_none_or(|t| i128::from(t.as_millisecond()) > i128::from(ms))
+    }
+}
+
+/// The request: one message, the episode's id as its name, the time of the event as its time.
+fn body(delivery: &Delivery) -> serde_json::Value {
+    let episode = &*delivery.episode;
+    json!({
+        "group_id": group_id(episode.group()),
+        "messages": [{
+            "content": content(episode),
+            "role_type": "user",
+            "role": null, // required, may be null
+            "name": episode.id.to_string(),
+            "timestamp": clock::rfc3339(delivery.at),
+            "source_description": format!("offramp {}/{}", episode.proxy, episode.route),
+        }],
+    })
+}
+
+/// `role: text`, a line per message.
+fn content(episode: &Episode) -> String {
+    let mut content = String::new();
+    for (n, message) in episode.messages.iter().enumerate() {
+        let line = if n > 0 { "\n" } else { "" };
+        let _ = write!(content, "{line}{}: {}", message.role, message.content); // a String takes it all
+    }
+    content
+}
+
+/// A group id that the service accepts (`^[A-Za-z0-9_-]+$`): the group itself if it fits, else a readable one that ends in a part of the
+/// group's SHA-256, so that two groups stay two.
+pub fn group_id(group: &str) -> Cow<'_, str> {
+    let fits = |c: char| c.is_ascii_alphanumeric() || c == '_' || c == '-';
+    if !group.is_empty() && group.len() <= LONGEST_GROUP && group.chars().all(fits) {
+        return Cow::Borrowed(group);
+    }
+    let mut id: String = group.chars().take(LONGEST_GROUP).map(|c| if fits(c) { c } else { '_' }).collect();
+    id.push('-');
+    for byte in &Sha256::digest(group.as_bytes())[..4] {
+        let _ = write!(id, "{byte:02x}"); // a String takes it all
+    }
+    Cow::Owned(id)
+}
+
+impl Sink for GraphitiSink {
+    fn kind(&self) -> &'static str {
+        "graphiti"
+    }
+
+    fn deliver<'a>(&'a self, delivery: &'a Delivery) -> BoxFuture<'a, Result<Receipt, SinkError>> {
+        Box::pin(self.send(delivery))
+    }
+
+    fn look_up<'a>(&'a self, delivery: &'a Delivery) -> BoxFuture<'a, Result<Presence, SinkError>> {
+        Box::pin(self.find(delivery))
+    }
+
+    fn follow(&self) -> Option<Follow> {
+        let config::Confirm { read_back, timeout, poll } = self.confirm;
+        read_back.then_some(Follow { timeout, poll })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::episode::{End, Message, Request};
+    use std::sync::Arc;
+    use uuid::Uuid;
+
+    #[test]
+    fn a_group_that_fits_is_left_alone_and_another_is_mapped_readably() {
+        assert_eq!(group_id("user_42-a"), "user_42-a");
+        assert_eq!(group_id("user:42"), "user_42-ea3fd43b");
+        assert_ne!(group_id("user:42"), group_id("user/42"));
+        assert_ne!(group_id("ä"), group_id("ö"));
+        let long = "x".repeat(200);
+        assert!(group_id(&long).len() < 140);
+        assert_ne!(group_id(&long), group_id(&"x".repeat(201)));
+        assert!(!group_id("").is_empty());
+    }
+
+    #[test]
+    fn the_request_is_the_one_that_the_design_measured() {
+        let episode = Episode {
+            id: Uuid::nil(),
+            session: "g".into(),
+            group: None,
+            user: None,
+            agent: None,
+            proxy: "agent".into(),
+            route: "run".into(),
+            captured_at: 0,
+            completed_at: 0,
+            end: End::Complete,
+            messages: vec![
+                Message { role: "user".into(), content: "hi".into() },
+                Message { role: "assistant".into(), content: "hello".into() },
+            ],
+            metadata: "{}".into(),
+            request: Request { method: "POST".into(), path: "/".into(), status: 200, traceparent: None },
+        };
+        let delivery = Delivery { episode: Arc::new(episode), at: 1_767_225_600_000 };
+        assert_eq!(
+            body(&delivery),
+            json!({"group_id":"g","messages":[{"content":"user: hi\nassistant: hello","role_type":"user","role":null,
+                "name":"00000000-0000-0000-0000-000000000000","timestamp":"2026-01-01T00:00:00.000Z",
+                "source_description":"offramp agent/run"}]})
+        );
+    }
+}

@@ -1,0 +1,133 @@
+//! What sinks that speak HTTP have in common: the client, and what its errors mean.
+
+use std::time::Duration;
+
+use http::header::RETRY_AFTER;
+use http::{HeaderMap, StatusCode};
+use reqwest::{Method, Response};
+
+use super::{Cause, SinkError};
+use crate::config;
+
+/// Bytes of a refusal that are kept.
+const KEPT: usize = 1024;
+
+/// Bytes of an answer that are read.
+const READ: usize = 16 << 20;
+
+/// An HTTP client with the sink's time-outs and headers.
+pub struct Client {
+    http: reqwest::Client,
+}
+
+impl Client {
+    pub fn new(config: &config::Sink) -> Result<Self, reqwest::Error> {
+        // Chosen once for the process; a second sink finds it chosen.
+        let _ = rustls::crypto::ring::default_provider().install_default();
+        let http = reqwest::Client::builder()
+            .connect_timeout(config.connect_timeout)
+            .timeout(config.timeout)
+            .default_headers(config.headers.iter().cloned().collect())
+            .redirect(reqwest::redirect::Policy::none()) // a redirected POST is a misconfiguration, and may lose its body
+            .user_agent(concat!("offramp/", env!("CARGO_PKG_VERSION")))
+            .pool_max_idle_per_host(config.workers)
+            .no_proxy()
+            .build()?;
+        Ok(Self { http })
+    }
+
+    /// Sends JSON; the answer's head, if it is a success.
+    pub async fn post(&self, url: &str, body: &serde_json::Value) -> Result<Response, SinkError> {
+        let request = self.http.request(Method::POST, url).json(body);
+        accept(request.send().await.map_err(|e| broken(&e, true))?).await
+    }
+
+    /// Gets JSON. Never ambiguous: it changes nothing.
+    pub async fn get<T: serde::de::DeserializeOwned>(&self, url: &str) -> Result<T, SinkError> {
+        let response = self.http.request(Method::GET, url).send().await.map_err(|e| broken(&e, false))?;
+        let (body, whole) = read(accept(response).await?, READ).await.map_err(|e| broken(&e, false))?;
+        let text = if whole { String::new() } else { format!(" (cut at {READ} bytes)") };
+        serde_json::from_slice(&body).map_err(|e| SinkError {
+            cause: Cause::Timeout,
+            message: format!("the answer to GET {url} is not what was expected{text}: {e}"),
+            retry_after: None,
+            ambiguous: false,
+        })
+    }
+}
+
+/// A success as it is; anything else as an error with the first bytes of what it says.
+async fn accept(response: Response) -> Result<Response, SinkError> {
+    let status = response.status();
+    if status.is_success() {
+        return Ok(response);
+    }
+    let retry_after = retry_after(response.headers());
+    let says = match read(response, KEPT).await {
+        Ok((body, _)) => String::from_utf8_lossy(&body).trim().to_owned(),
+        Err(_) => String::new(), // the status says enough
+    };
+    Err(SinkError { cause: Cause::Status(status.as_u16()), message: refusal(status, &says), retry_after, ambiguous: false })
+}
+
+fn refusal(status: StatusCode, says: &str) -> String {
+    if says.is_empty() { format!("answered {status}") } else { format!("answered {status}: {says}") }
+}
+
+/// A body up to a limit, and whether that was all.
+async fn read(mut response: Response, limit: usize) -> Result<(Vec<u8>, bool), reqwest::Error> {
+    let mut body = Vec::new();
+    while let Some(chunk) = response.chunk().await? {
+        body.extend_from_slice(&chunk);
+        if body.len() > limit {
+            body.truncate(limit);
+            return Ok((body, false));
+        }
+    }
+    Ok((body, true))
+}
+
+/// What the client's error means. `changes`: whether the request would have changed something.
+fn broken(error: &reqwest::Error, changes: bool) -> SinkError {
+    let connect = error.is_connect();
+    let mut message = error.to_string();
+    let mut source = std::error::Error::source(error);
+    while let Some(cause) = source {
+        let cause_text = cause.to_string();
+        if !message.contains(&cause_text) {
+            message = format!("{message}: {cause_text}");
+        }
+        source = cause.source();
+    }
+    SinkError {
+        cause: if connect { Cause::Connect } else { Cause::Timeout },
+        message,
+        retry_after: None,
+        ambiguous: changes && !connect,
+    }
+}
+
+/// `Retry-After` in seconds or as a date (RFC 9110, 10.2.3).
+fn retry_after(headers: &HeaderMap) -> Option<Duration> {
+    let text = headers.get(RETRY_AFTER)?.to_str().ok()?.trim();
+    if let Ok(seconds) = text.parse() {
+        return Some(Duration::from_secs(seconds));
+    }
+    let date = jiff::fmt::rfc2822::parse(text).ok()?.timestamp();
+    Some(Duration::try_from(date.duration_since(jiff::Timestamp::now())).unwrap_or_default())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn retry_after_is_seconds_or_a_date() {
+        let after = |text: &str| retry_after(&[(RETRY_AFTER, text.parse().unwrap())].into_iter().collect());
+        assert_eq!(after("17"), Some(Duration::from_secs(17)));
+        assert_eq!(after("Wed, 21 Oct 2015 07:28:00 GMT"), Some(Duration::ZERO), "long ago is now");
+        let far = after("Fri, 31 Dec 2100 23:59:59 GMT").unwrap();
+        assert!(far > Duration::from_secs(3600 * 24 * 365));
+        assert_eq!(after("soon"), None);
+    }
+}
