@@ -36,8 +36,8 @@ pub enum Purpose {
 
 /// How it ended.
 enum Ending {
-    /// It is there; for a sink that confirms, when it had been sent (ms).
-    Delivered { sent: Option<u64> },
+    /// It is there; for a sink that confirms, when it had been sent (ms), and whether what was seen is surely what was sent then.
+    Delivered { sent: Option<u64>, surely: bool },
     /// The sink, or the way there, failed.
     Failed { error: SinkError, sent: Sent },
     /// It accepts and forgets.
@@ -93,7 +93,7 @@ impl Work {
     /// Sends it. The attempt has been counted.
     async fn send(&mut self) -> Ending {
         match self.runner.sink.deliver(&self.delivery).await {
-            Ok(Receipt::Delivered) => Ending::Delivered { sent: None },
+            Ok(Receipt::Delivered) => Ending::Delivered { sent: None, surely: true },
             Ok(Receipt::Accepted) => {
                 self.runner.queue.accepted(self.claim);
                 let now = self.runner.queue.now();
@@ -115,7 +115,10 @@ impl Work {
         let mut failed = 0;
         loop {
             match runner.sink.look_up(&self.delivery).await {
-                Ok(Presence::Present) => return Ending::Delivered { sent: Some(sent) },
+                Ok(Presence::Present) => {
+                    let surely = !(self.purpose == Purpose::Revive && self.claim.sent != Sent::No);
+                    return Ending::Delivered { sent: Some(sent), surely };
+                }
                 Ok(Presence::Unknown) => return self.resend().await,
                 Ok(Presence::Absent) => failed = 0,
                 Err(error) => {
@@ -189,9 +192,9 @@ impl Work {
 async fn record(runner: &Runner, claim: Claim, attempts: u32, captured_at: Option<u64>, ending: Ending, took: Duration) {
     let now = runner.queue.now();
     let (outcome, finish, error) = match ending {
-        Ending::Delivered { sent } => {
+        Ending::Delivered { sent, surely } => {
             if let Some(sent) = sent {
-                runner.progress(|p| p.confirm(sent, now));
+                runner.progress(|p| p.confirm(sent, now, surely));
             }
             let lag = clock::now_ms().saturating_sub(captured_at.unwrap_or(now));
             runner.lag_seconds.observe(Duration::from_millis(lag).as_secs_f64());

@@ -7,6 +7,9 @@
 //! - *after a restart or an ambiguous end*, when nothing has appeared for three times the longest wait: one episode, and only one at a
 //!   time, is sent again; when it appears the first rule takes care of the others.
 //!
+//! A stalled sink that shows an episode again after it was sent a second time may have been restarted, with all that it had taken lost, or
+//! only slow, and this is the first copy. So that one proves that the sink lives, and nothing about the others: the third rule decides.
+//!
 //! The longest wait is kept with the queue, over restarts; before there is one, the sink's `timeout` stands for it.
 
 use std::time::Duration;
@@ -54,10 +57,12 @@ pub struct Case {
 }
 
 impl Progress {
-    /// An episode sent at `sent` was seen at `now`.
-    pub fn confirm(&mut self, sent: u64, now: u64) {
+    /// An episode sent at `sent` was seen at `now`. `surely`: what was seen is what was sent then, and not an earlier copy of it.
+    pub fn confirm(&mut self, sent: u64, now: u64, surely: bool) {
         self.last_confirmed = self.last_confirmed.max(now);
-        self.latest_sent = self.latest_sent.max(sent);
+        if surely {
+            self.latest_sent = self.latest_sent.max(sent);
+        }
         self.longest = self.longest.max(now.saturating_sub(sent));
     }
 
@@ -103,7 +108,7 @@ mod tests {
         let mut p = progress();
         for n in 1..100 {
             let now = n * 13_000;
-            p.confirm(0, now);
+            p.confirm(0, now, true);
             assert_eq!(p.judge(case(0, false), FOLLOW, now + 12_999), Verdict::Wait, "{n}");
         }
     }
@@ -111,7 +116,7 @@ mod tests {
     #[test]
     fn one_that_was_passed_is_lost() {
         let mut p = progress();
-        p.confirm(1_000, 14_000); // sent after ours, seen after 13 s
+        p.confirm(1_000, 14_000, true); // sent after ours, seen after 13 s
         assert_eq!(p.judge(case(0, false), FOLLOW, 38_999), Verdict::Wait);
         assert_eq!(p.judge(case(0, false), FOLLOW, 39_000), Verdict::Lost);
         assert_eq!(p.judge(case(2_000, false), FOLLOW, 60_000), Verdict::Wait, "nothing later than this one was seen");
@@ -122,7 +127,7 @@ mod tests {
         let mut p = progress();
         assert_eq!(p.judge(case(5, false), FOLLOW, 900_004), Verdict::Wait);
         assert_eq!(p.judge(case(5, false), FOLLOW, 900_005), Verdict::Stalled);
-        p.confirm(0, 100_000);
+        p.confirm(0, 100_000, true);
         assert_eq!(p.judge(case(5, false), FOLLOW, 900_005), Verdict::Wait);
     }
 
@@ -134,7 +139,7 @@ mod tests {
         p.longest = 13_000;
         assert_eq!(p.judge(case(0, true), FOLLOW, 38_999), Verdict::Wait);
         assert_eq!(p.judge(case(0, true), FOLLOW, 39_000), Verdict::LostIfAlone);
-        p.confirm(0, 30_000);
+        p.confirm(0, 30_000, true);
         assert_eq!(p.judge(case(0, true), FOLLOW, 119_999), Verdict::Wait, "others still appear, and took 30 s");
     }
 }

@@ -32,7 +32,7 @@ pub async fn run(runner: Arc<Runner>, mut stop: watch::Receiver<bool>) {
         let wake = scheduler.turn().await;
         let runner = scheduler.runner.clone();
         tokio::select! {
-            _ = stop.changed() => {}
+            changed = stop.changed() => if changed.is_err() { break }, // the drain itself is gone
             Some(ended) = scheduler.tasks.join_next_with_id() => scheduler.ended(ended),
             () = runner.queue.rung(runner.id), if scheduler.is_hungry() => {}
             () = runner.changed.notified() => {}
