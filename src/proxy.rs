@@ -1,1 +1,271 @@
-//! (being written)
+//! The proxy: forwards requests to one upstream and lets capture watch.
+//!
+//! `crate::stack` puts the layers of this module in their order; `crate::server` brings the connections.
+
+pub mod body;
+pub mod forward;
+pub mod headers;
+pub mod line;
+pub mod measure;
+pub mod pool;
+pub mod rescue;
+pub mod stall;
+pub mod tee;
+pub mod upload;
+
+use std::io;
+use std::net::IpAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use http::{HeaderValue, Request, StatusCode};
+use hyper::body::Incoming;
+use tokio::time::Instant;
+
+use crate::capture::Record;
+use crate::capture::routes::Routes;
+use crate::config::{self, Listen, OnFull, OrderBy, Upstream};
+use crate::queue::{Queue, SinkId};
+use crate::telemetry::metrics::Metrics;
+use headers::Rewrite;
+use line::Line;
+use measure::Meters;
+use pool::Pool;
+
+/// One `[[proxy]]`, ready to serve.
+#[derive(Debug)]
+pub struct Proxy {
+    name: String,
+    listen: Listen,
+    upstream: Upstream,
+    rewrite: Rewrite,
+    routes: Arc<Routes>,
+    meters: Arc<Meters>,
+    line: Arc<Line>,
+    pool: Arc<Pool>,
+    response_timeout: Duration,
+    idle_timeout: Duration,
+    expose_episode_id: bool,
+    /// Open client connections, at most.
+    pub(crate) max_connections: usize,
+    /// Longest time for a request's head to arrive.
+    pub(crate) header_read_timeout: Duration,
+    /// Longest wait on shutdown for requests in flight.
+    pub(crate) drain_timeout: Duration,
+}
+
+/// A request on its way through the stack.
+pub struct Exchange {
+    /// As the client sent it.
+    pub(crate) request: Request<Incoming>,
+    /// When its head was there.
+    pub(crate) arrived: Instant,
+    /// The client's address; none on a unix socket.
+    pub(crate) peer: Option<IpAddr>,
+    /// The route that matched, once it was looked for.
+    pub(crate) route: Option<usize>,
+}
+
+impl Proxy {
+    /// A proxy that hands its episodes to `queue`. `sinks` are all that are configured.
+    pub fn new(
+        config: config::Proxy,
+        on_full: OnFull,
+        sinks: &[(String, SinkId, OrderBy)],
+        queue: Queue,
+        metrics: &Metrics,
+    ) -> Arc<Self> {
+        Self::recording(config, on_full, sinks, Arc::new(queue), metrics)
+    }
+
+    /// A proxy that hands its episodes to any [`Record`].
+    pub fn recording(
+        config: config::Proxy,
+        on_full: OnFull,
+        sinks: &[(String, SinkId, OrderBy)],
+        record: Arc<dyn Record>,
+        metrics: &Metrics,
+    ) -> Arc<Self> {
+        let routes = Arc::new(Routes::new(&config.name, config.routes, on_full, sinks, record, metrics));
+        let label = [config.name.as_str()];
+        Arc::new(Self {
+            rewrite: Rewrite {
+                preserve_host: config.preserve_host,
+                forwarded: config.forwarded,
+                authority: match &config.upstream {
+                    Upstream::Http { authority, .. } => authority.clone(),
+                    Upstream::Unix(_) => HeaderValue::from_static("localhost"),
+                },
+            },
+            meters: Arc::new(Meters::new(&config.name, &routes, metrics)),
+            routes,
+            line: Line::new(
+                config.max_in_flight,
+                config.max_waiting,
+                config.wait_timeout,
+                metrics.http_in_flight.with_label_values(&label),
+                metrics.http_waiting.with_label_values(&label),
+            ),
+            pool: Pool::new(config.upstream.clone(), config.connect_timeout, config.idle_timeout),
+            name: config.name,
+            listen: config.listen,
+            upstream: config.upstream,
+            response_timeout: config.response_timeout,
+            idle_timeout: config.idle_timeout,
+            expose_episode_id: config.expose_episode_id,
+            max_connections: config.max_connections,
+            header_read_timeout: config.header_read_timeout,
+            drain_timeout: config.drain_timeout,
+        })
+    }
+
+    /// Its name.
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// Where clients connect, as configured.
+    pub fn listen(&self) -> &Listen {
+        &self.listen
+    }
+
+    /// Where requests go.
+    pub fn upstream(&self) -> &Upstream {
+        &self.upstream
+    }
+
+    /// Requests being forwarded now, until the last byte of their responses.
+    pub fn in_flight(&self) -> usize {
+        self.line.in_flight()
+    }
+
+    /// Requests waiting in line now.
+    pub fn waiting(&self) -> usize {
+        self.line.waiting()
+    }
+
+    pub(crate) fn routes(&self) -> &Arc<Routes> {
+        &self.routes
+    }
+
+    pub(crate) fn meters(&self) -> &Arc<Meters> {
+        &self.meters
+    }
+
+    pub(crate) fn line(&self) -> &Arc<Line> {
+        &self.line
+    }
+
+    pub(crate) fn idle_timeout(&self) -> Duration {
+        self.idle_timeout
+    }
+}
+
+/// Why offramp answers a request itself. What the client sees of it is in `rescue.rs`.
+#[derive(Debug, thiserror::Error)]
+pub enum ProxyError {
+    /// The upstream takes no connection.
+    #[error("cannot connect to the upstream: {0}")]
+    Connect(#[source] io::Error),
+    /// Nor did it within `connect_timeout`.
+    #[error("the upstream took no connection within {0:?}")]
+    ConnectTimeout(Duration),
+    /// The connection broke before the response's head, or what came wasn't HTTP.
+    #[error("the upstream gave no valid response: {0}")]
+    Protocol(#[source] hyper::Error),
+    /// The response's head says something that it may not.
+    #[error("the upstream's response can't be forwarded: {0}")]
+    Misbehaved(&'static str),
+    /// No response's head within `response_timeout`.
+    #[error("the upstream gave no response within {0:?}")]
+    ResponseTimeout(Duration),
+    /// The upstream took no byte of the request for `idle_timeout`.
+    #[error("the upstream took no byte of the request for {0:?}")]
+    UploadTimeout(Duration),
+    /// In flight and in line, all places are taken.
+    #[error("{waiting} requests are waiting already")]
+    LineFull {
+        /// `max_waiting`
+        waiting: usize,
+    },
+    /// No place became free within `wait_timeout`.
+    #[error("no place became free within {0:?}")]
+    WaitedTooLong(Duration),
+    /// The queue is full, and `on_full = "reject"`.
+    #[error("what is said now could not be kept: the queue is full")]
+    QueueFull,
+    /// The upstream's breaker is open.
+    #[error("the upstream has failed repeatedly and is left alone for a while")]
+    BreakerOpen,
+    /// offramp stops.
+    #[error("offramp is shutting down")]
+    ShuttingDown,
+    /// The request can't be forwarded.
+    #[error("{0}")]
+    BadRequest(&'static str),
+    /// The request's head is too large.
+    #[error("the request's head is too large")]
+    HeaderTooLarge,
+    /// A handler panicked.
+    #[error("{0}")]
+    Panicked(String),
+}
+
+impl ProxyError {
+    /// The value of `x-offramp-error`.
+    pub fn code(&self) -> &'static str {
+        match self {
+            Self::Connect(_) | Self::ConnectTimeout(_) => "upstream_connect",
+            Self::Protocol(_) | Self::Misbehaved(_) => "upstream_protocol",
+            Self::ResponseTimeout(_) | Self::UploadTimeout(_) => "upstream_timeout",
+            Self::LineFull { .. } | Self::WaitedTooLong(_) => "overloaded",
+            Self::QueueFull => "queue_full",
+            Self::BreakerOpen => "breaker_open",
+            Self::ShuttingDown => "shutting_down",
+            Self::BadRequest(_) => "bad_request",
+            Self::HeaderTooLarge => "header_too_large",
+            Self::Panicked(_) => "internal",
+        }
+    }
+
+    /// The response's status.
+    pub fn status(&self) -> StatusCode {
+        match self.code() {
+            "upstream_connect" | "upstream_protocol" => StatusCode::BAD_GATEWAY,
+            "upstream_timeout" => StatusCode::GATEWAY_TIMEOUT,
+            "bad_request" => StatusCode::BAD_REQUEST,
+            "header_too_large" => StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE,
+            "internal" => StatusCode::INTERNAL_SERVER_ERROR,
+            _ => StatusCode::SERVICE_UNAVAILABLE,
+        }
+    }
+
+    /// The problem's `title`: the same for every problem of a kind.
+    pub fn title(&self) -> &'static str {
+        match self.code() {
+            "upstream_connect" => "The upstream can't be reached",
+            "upstream_protocol" => "The upstream's response is broken",
+            "upstream_timeout" => "The upstream takes too long",
+            "overloaded" => "Too many requests are being served",
+            "queue_full" => "The queue is full",
+            "breaker_open" => "The upstream is failing",
+            "shutting_down" => "The proxy is shutting down",
+            "bad_request" => "The request can't be forwarded",
+            "header_too_large" => "The request's head is too large",
+            _ => "An error inside the proxy",
+        }
+    }
+
+    /// The problem's `detail`. Nothing of a panic's text: it is for the log.
+    pub fn detail(&self) -> String {
+        match self {
+            Self::Panicked(_) => "the handler of this request panicked; the log has its backtrace".to_owned(),
+            other => other.to_string(),
+        }
+    }
+
+    /// Whether the same request may succeed in a moment, so that the response says when to try again.
+    pub fn is_transient(&self) -> bool {
+        self.status() == StatusCode::SERVICE_UNAVAILABLE
+    }
+}

@@ -1,0 +1,275 @@
+//! The response's body on its way to the client. It ends in exactly one of four ways:
+//!
+//! | ending | seen as |
+//! |---|---|
+//! | done | the last data frame of a known length, or the end of an unknown one |
+//! | trailers | the frame behind the data |
+//! | error | the upstream broke off, or no byte moved for `idle_timeout`: the client's connection breaks too |
+//! | cancelled | dropped before any of these: the client has left |
+//!
+//! With it end: the connection to the upstream (kept after the first two, closed after the others), the capture, the place in the
+//! line, and the measurement.
+
+use std::future::Future;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll, ready};
+use std::time::Duration;
+
+use bytes::Bytes;
+use http_body::{Frame, SizeHint};
+use hyper::body::Incoming;
+use tokio::time::{Instant, Sleep};
+
+use super::line::Place;
+use super::measure::Measured;
+use super::pool::Lease;
+use super::tee::{Barrier, Tee};
+use super::upload::{Progress, Stage};
+use crate::capture::{Capture, Kept};
+use crate::episode::End;
+
+/// A response's body: the upstream's, or a sentence of offramp's own.
+#[derive(Default)]
+pub struct Body {
+    source: Source,
+    /// The upload of the same exchange, if it has a body.
+    upload: Option<Arc<Progress>>,
+    tap: Option<Tap>,
+    ending: Option<Ending>,
+    idle: Idle,
+    upstream_time: Duration,
+    // Dropped with the body, in this order: the measurement is the last to see it.
+    place: Option<Place>,
+    measured: Option<Measured>,
+}
+
+/// Where the bytes come from.
+#[derive(Default)]
+enum Source {
+    #[default]
+    Nothing,
+    Text(Bytes),
+    Upstream {
+        body: Incoming,
+        lease: Lease,
+    },
+    /// Announced by a `content-length`, but left out by the status (304).
+    Unsent,
+}
+
+/// The capture of an exchange, and what it keeps of the response.
+struct Tap {
+    capture: Box<Capture>,
+    tee: Tee,
+}
+
+/// The last step of a body.
+enum Ending {
+    /// The last frame (or the bare end) waits for its barrier.
+    Held(Barrier, Option<Frame<Bytes>>),
+    /// The error goes one turn after the bytes before it, so that hyper flushes those first.
+    Broken(BodyError),
+    /// Nothing more.
+    Over,
+}
+
+/// Why a body broke off. Only hyper sees it, and closes the client's connection in the middle of the message.
+#[derive(Debug, thiserror::Error)]
+pub enum BodyError {
+    /// The upstream's connection or framing broke.
+    #[error("the upstream broke off: {0}")]
+    Upstream(#[source] hyper::Error),
+    /// `idle_timeout`.
+    #[error("no byte moved in either direction for {0:?}")]
+    Idle(Duration),
+}
+
+impl Body {
+    /// A text of offramp's own.
+    pub fn text(text: impl Into<Bytes>) -> Self {
+        let mut body = Self::default();
+        body.source = Source::Text(text.into());
+        body
+    }
+
+    /// Keeps hyper from taking away the `content-length` of a message without a body, which tells what the body would be (304).
+    pub(super) fn leave_unsent(&mut self) {
+        self.source = Source::Unsent;
+    }
+
+    /// The upstream's body.
+    pub(super) fn upstream(body: Incoming, lease: Lease, upload: Option<Arc<Progress>>, idle_limit: Duration) -> Self {
+        let mut made = Self::default();
+        made.source = Source::Upstream { body, lease };
+        made.upload = upload;
+        made.idle.limit = idle_limit;
+        made
+    }
+
+    /// Notes how long the upstream took to answer: connecting, and waiting for the head.
+    pub(super) fn took(&mut self, upstream_time: Duration) {
+        self.upstream_time = upstream_time;
+    }
+
+    /// What [`Self::took`] noted.
+    pub(super) fn upstream_time(&self) -> Duration {
+        self.upstream_time
+    }
+
+    /// Captures what passes.
+    pub(super) fn capture(&mut self, capture: Box<Capture>) {
+        let tee = Tee::new(capture.max_capture());
+        self.tap = Some(Tap { capture, tee });
+    }
+
+    /// Keeps a place in the line until the body has ended.
+    pub(super) fn keep_place(&mut self, place: Place) {
+        self.place = Some(place);
+    }
+
+    /// Measures until the body has ended.
+    pub(super) fn keep_measure(&mut self, measured: Measured) {
+        self.measured = Some(measured);
+    }
+
+    /// Ends the exchange with its last byte in hand, or without: gives the upstream's connection back or closes it, and concludes
+    /// the capture. What that last byte (the head itself, for a body that is empty) has to wait for, if anything.
+    pub(super) fn end(&mut self, end: End) -> Option<Barrier> {
+        if let Source::Upstream { lease, .. } = std::mem::take(&mut self.source)
+            && end == End::Complete
+            && self.upload.as_ref().is_none_or(|upload| upload.stage() == Stage::Sent)
+        {
+            lease.give_back();
+        }
+        let Tap { capture, tee } = self.tap.take()?;
+        let (wait, late) = (capture.commit_wait(), capture.late());
+        let response = tee.finish(end == End::Complete);
+        let release = match &self.upload {
+            None => capture.conclude(end, Some(&Kept { ended: true, ..Kept::default() }), response),
+            Some(upload) => capture.conclude(end, upload.kept(), response),
+        };
+        Some(Barrier::new(release?, wait, late))
+    }
+
+    /// The body is complete: what hyper gets next.
+    fn finish(&mut self, cx: &mut Context<'_>, last: Option<Frame<Bytes>>) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
+        if let Some(barrier) = self.end(End::Complete) {
+            self.ending = Some(Ending::Held(barrier, last));
+            return self.poll_ending(cx);
+        }
+        self.ending = Some(Ending::Over);
+        Poll::Ready(last.map(Ok))
+    }
+
+    fn poll_ending(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
+        if let Some(Ending::Held(barrier, _)) = &mut self.ending {
+            ready!(Pin::new(&mut *barrier).poll(cx));
+            if let Some(measured) = &mut self.measured {
+                measured.held(barrier.held());
+            }
+        }
+        Poll::Ready(match self.ending.replace(Ending::Over) {
+            Some(Ending::Held(_, last)) => last.map(Ok),
+            Some(Ending::Broken(error)) => Some(Err(error)),
+            Some(Ending::Over) | None => None,
+        })
+    }
+}
+
+impl http_body::Body for Body {
+    type Data = Bytes;
+    type Error = BodyError;
+
+    fn poll_frame(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
+        let this = self.get_mut();
+        if this.ending.is_some() {
+            return this.poll_ending(cx);
+        }
+        let body = match &mut this.source {
+            Source::Upstream { body, .. } => body,
+            Source::Text(text) => {
+                let text = std::mem::take(text);
+                return this.finish(cx, Some(Frame::data(text)));
+            }
+            Source::Nothing | Source::Unsent => return this.finish(cx, None),
+        };
+        let error = match Pin::new(&mut *body).poll_frame(cx) {
+            Poll::Ready(Some(Ok(frame))) => {
+                this.idle.since = None;
+                if let (Some(tap), Some(data)) = (&mut this.tap, frame.data_ref()) {
+                    tap.tee.pass(data);
+                }
+                if frame.is_trailers() || body.is_end_stream() {
+                    return this.finish(cx, Some(frame));
+                }
+                return Poll::Ready(Some(Ok(frame)));
+            }
+            Poll::Ready(None) => return this.finish(cx, None),
+            Poll::Ready(Some(Err(error))) => BodyError::Upstream(error),
+            Poll::Pending => {
+                ready!(this.idle.poll(cx, this.upload.as_deref()));
+                BodyError::Idle(this.idle.limit)
+            }
+        };
+        tracing::debug!(%error, "a response broke off");
+        drop(this.end(End::Error));
+        this.ending = Some(Ending::Broken(error));
+        cx.waker().wake_by_ref();
+        Poll::Pending
+    }
+
+    fn is_end_stream(&self) -> bool {
+        match (&self.ending, &self.source) {
+            (Some(ending), _) => matches!(ending, Ending::Over),
+            (None, Source::Nothing) => true,
+            (None, Source::Text(text)) => text.is_empty(),
+            (None, Source::Upstream { body, .. }) => body.is_end_stream(),
+            (None, Source::Unsent) => false,
+        }
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        match &self.source {
+            Source::Nothing => SizeHint::with_exact(0),
+            Source::Text(text) => SizeHint::with_exact(text.len() as u64),
+            Source::Upstream { body, .. } => body.size_hint(),
+            Source::Unsent => SizeHint::default(),
+        }
+    }
+}
+
+impl Drop for Body {
+    fn drop(&mut self) {
+        // Not ended: the client has left. What the capture has to wait for, nobody waits for.
+        if self.ending.is_none() {
+            drop(self.end(End::Cancelled));
+        }
+    }
+}
+
+/// How long no byte has moved in either direction. The timer is made when a body first has to wait.
+#[derive(Default)]
+struct Idle {
+    limit: Duration,
+    since: Option<Instant>,
+    timer: Option<Pin<Box<Sleep>>>,
+}
+
+impl Idle {
+    /// Ready when the limit is over.
+    fn poll(&mut self, cx: &mut Context<'_>, upload: Option<&Progress>) -> Poll<()> {
+        let since = *self.since.get_or_insert_with(Instant::now);
+        let timer = self.timer.get_or_insert_with(|| Box::pin(tokio::time::sleep_until(since + self.limit)));
+        loop {
+            ready!(timer.as_mut().poll(cx));
+            // It may have been set for an earlier wait; and an upload that goes on is not idle either.
+            let moved = upload.map_or(since, |upload| since.max(upload.moved_at()));
+            let until = moved + self.limit;
+            if until <= Instant::now() {
+                return Poll::Ready(());
+            }
+            timer.as_mut().reset(until);
+        }
+    }
+}

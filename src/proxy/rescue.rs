@@ -1,0 +1,133 @@
+//! The rescue: the one place where what went wrong becomes a response, be it an error or a panic.
+
+use std::any::Any;
+use std::convert::Infallible;
+use std::future::Future;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::pin::Pin;
+use std::task::{Context, Poll, ready};
+
+use http::header::{CONTENT_TYPE, RETRY_AFTER};
+use http::{HeaderName, HeaderValue, Response};
+use pin_project_lite::pin_project;
+use tower::{Layer, Service};
+
+use super::ProxyError;
+use super::body::Body;
+
+/// Says which of offramp's own errors a response is.
+pub const ERROR_HEADER: HeaderName = HeaderName::from_static("x-offramp-error");
+/// Sent with what passes by itself: the line moves on within moments.
+const RETRY_SECONDS: HeaderValue = HeaderValue::from_static("1");
+
+/// Turns errors and panics into responses.
+#[derive(Clone, Copy)]
+pub struct RescueLayer;
+
+impl<S> Layer<S> for RescueLayer {
+    type Service = Rescue<S>;
+
+    fn layer(&self, inner: S) -> Rescue<S> {
+        Rescue { inner }
+    }
+}
+
+/// A service that always answers.
+#[derive(Clone)]
+pub struct Rescue<S> {
+    inner: S,
+}
+
+impl<R, S> Service<R> for Rescue<S>
+where
+    S: Service<R, Response = Response<Body>, Error = ProxyError>,
+{
+    type Response = Response<Body>;
+    type Error = Infallible;
+    type Future = RescueFuture<S::Future>;
+
+    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), Infallible>> {
+        // Nothing below makes a caller wait before the call: the line is part of it.
+        Poll::Ready(Ok(()))
+    }
+
+    fn call(&mut self, request: R) -> Self::Future {
+        let started = catch_unwind(AssertUnwindSafe(|| self.inner.call(request)));
+        match started {
+            Ok(inner) => RescueFuture { inner: Some(inner), panicked: None },
+            Err(panic) => RescueFuture { inner: None, panicked: Some(ProxyError::Panicked(panic_text(panic.as_ref()))) },
+        }
+    }
+}
+
+pin_project! {
+    /// The response, in any case.
+    pub struct RescueFuture<F> {
+        #[pin]
+        inner: Option<F>,
+        panicked: Option<ProxyError>,
+    }
+}
+
+impl<F: Future<Output = Result<Response<Body>, ProxyError>>> Future for RescueFuture<F> {
+    type Output = Result<Response<Body>, Infallible>;
+
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        let mut this = self.project();
+        let error = match this.inner.as_mut().as_pin_mut() {
+            None => this.panicked.take().unwrap_or(ProxyError::Panicked(String::new())),
+            // Nothing of what a panic leaves behind is looked at again: the future is dropped below.
+            Some(inner) => match catch_unwind(AssertUnwindSafe(|| inner.poll(cx))) {
+                Ok(polled) => match ready!(polled) {
+                    Ok(response) => return Poll::Ready(Ok(response)),
+                    Err(error) => error,
+                },
+                Err(panic) => ProxyError::Panicked(panic_text(panic.as_ref())),
+            },
+        };
+        this.inner.set(None);
+        Poll::Ready(Ok(respond(&error)))
+    }
+}
+
+/// The response to an error: RFC 9457 problem details.
+pub fn respond(error: &ProxyError) -> Response<Body> {
+    let (code, status) = (error.code(), error.status());
+    match error {
+        ProxyError::Panicked(_) => tracing::error!(code, detail = %error, "a handler panicked"),
+        _ if status.is_server_error() => tracing::warn!(code, detail = %error.detail(), "answered with an error"),
+        _ => tracing::debug!(code, detail = %error.detail(), "answered with an error"),
+    }
+    let problem = serde_json::json!({
+        "type": format!("urn:offramp:error:{code}"),
+        "title": error.title(),
+        "status": status.as_u16(),
+        "detail": error.detail(),
+    });
+    let mut response = Response::new(Body::text(problem.to_string()));
+    *response.status_mut() = status;
+    let headers = response.headers_mut();
+    headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/problem+json"));
+    headers.insert(ERROR_HEADER, HeaderValue::from_static(code));
+    if error.is_transient() {
+        headers.insert(RETRY_AFTER, RETRY_SECONDS);
+    }
+    response
+}
+
+fn panic_text(panic: &(dyn Any + Send)) -> String {
+    panic
+        .downcast_ref::<&str>()
+        .map(ToString::to_string)
+        .or_else(|| panic.downcast_ref::<String>().cloned())
+        .unwrap_or_else(|| "(no text)".to_owned())
+}
+
+/// Makes every panic of the process one log line with its place and its backtrace. For `main`, once.
+pub fn log_panics() {
+    std::panic::set_hook(Box::new(|info| {
+        let backtrace = std::backtrace::Backtrace::force_capture();
+        let place = info.location().map(ToString::to_string).unwrap_or_default();
+        tracing::error!(place, text = panic_text(info.payload()), %backtrace, "panic");
+    }));
+}
