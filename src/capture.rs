@@ -313,7 +313,7 @@ struct Tally {
 
 impl Tally {
     fn rules(&self) -> &Route {
-        &self.routes.routes[self.route]
+        &self.routes.rules[self.route]
     }
 
     fn failed(&mut self, error: AppendError) {

@@ -269,3 +269,6 @@ impl ProxyError {
         self.status() == StatusCode::SERVICE_UNAVAILABLE
     }
 }
+
+#[cfg(test)]
+mod tests;

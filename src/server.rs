@@ -4,6 +4,7 @@ use std::convert::Infallible;
 use std::future::Future;
 use std::io;
 use std::net::{IpAddr, SocketAddr};
+use std::os::unix::fs::FileTypeExt;
 use std::path::Path;
 use std::pin::pin;
 use std::sync::Arc;
@@ -98,12 +99,16 @@ fn listen_on(address: SocketAddr) -> io::Result<TcpListener> {
     socket.listen(BACKLOG)
 }
 
+/// Removes a socket's file that nobody accepts on. Anything else that has this name stays: then bind says that it is taken.
 async fn remove_stale(path: &Path) -> io::Result<()> {
+    if !tokio::fs::symlink_metadata(path).await.is_ok_and(|file| file.file_type().is_socket()) {
+        return Ok(());
+    }
     match UnixStream::connect(path).await {
         Ok(_) => Err(io::Error::new(io::ErrorKind::AddrInUse, "another process listens on this socket")),
+        // A file that isn't a socket refuses connections too, which is why the kind was looked at first.
         Err(error) if error.kind() == io::ErrorKind::ConnectionRefused => tokio::fs::remove_file(path).await,
-        // There is no file, or one that isn't ours to remove: then bind says so.
-        Err(_) => Ok(()),
+        Err(error) => Err(error),
     }
 }
 
@@ -112,6 +117,9 @@ async fn remove_stale(path: &Path) -> io::Result<()> {
 /// From then on nothing is accepted, idle connections close, requests in line and in flight are finished; after `drain_timeout`
 /// who still waits gets `shutting_down` and whatever is left is cut off. Resolves when no connection is left. Dropping it cuts all
 /// connections off at once.
+///
+/// `header_read_timeout` counts from the moment at which the last response was done, so it is also how long an idle connection is
+/// kept. A client that closes its half of the connection has left, as far as anybody can tell: its request is given up.
 pub async fn serve(listener: Listener, proxy: Arc<Proxy>, shutdown: impl Future<Output = ()>) {
     let (stopping, stop) = watch::channel(false);
     let open = Arc::new(Semaphore::new(proxy.max_connections.min(Semaphore::MAX_PERMITS)));
@@ -149,10 +157,8 @@ pub async fn serve(listener: Listener, proxy: Arc<Proxy>, shutdown: impl Future<
         connections.spawn(async move {
             let _place = place;
             match connection {
-                Accepted::Tcp(stream, peer) => {
-                    converse(http, Stall::new(stream, limit), Door { stack, peer: Some(peer) }, stop).await
-                }
-                Accepted::Unix(stream) => converse(http, Stall::new(stream, limit), Door { stack, peer: None }, stop).await,
+                Accepted::Tcp(io, peer) => converse(http, Stall::new(io, limit), Door { stack, peer: Some(peer) }, stop).await,
+                Accepted::Unix(io) => converse(http, Stall::new(io, limit), Door { stack, peer: None }, stop).await,
             }
         });
     }

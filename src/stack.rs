@@ -18,7 +18,7 @@ pub fn build(proxy: &Arc<Proxy>) -> Stack {
     ServiceBuilder::new()
         // Outermost, so that nothing that goes wrong further in, error or panic, leaves without being a response: a panic must
         // never cost the connection, and with it the other requests that the client sends on it.
-        .layer(RescueLayer)
+        .layer(RescueLayer(proxy.name().into()))
         // Outside of the line, so that the time spent waiting is part of what is measured, and so is who was sent away. It
         // finds the route first: everything further in is labelled with it.
         .layer(MeasureLayer { meters: Arc::clone(proxy.meters()), routes: Arc::clone(proxy.routes()) })

@@ -19,7 +19,7 @@ use super::Kept;
 use crate::config::pattern::Params;
 use crate::config::source::Source;
 
-/// Which node counts where a JSONPath finds several.
+/// Which node counts where a `JSONPath` finds several.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Pick {
     /// The first.

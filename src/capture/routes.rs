@@ -46,7 +46,7 @@ const OUTCOMES: [(Outcome, &str); 7] = [
 /// The routes of one proxy.
 pub struct Routes {
     pub(super) proxy: String,
-    pub(super) routes: Vec<Route>,
+    pub(super) rules: Vec<Route>,
     pub(super) record: Arc<dyn Record>,
     pub(super) late: IntCounter,
     on_full: OnFull,
@@ -54,7 +54,7 @@ pub struct Routes {
 
 impl std::fmt::Debug for Routes {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Routes").field("proxy", &self.proxy).field("routes", &self.routes.len()).finish_non_exhaustive()
+        f.debug_struct("Routes").field("proxy", &self.proxy).field("routes", &self.rules.len()).finish_non_exhaustive()
     }
 }
 
@@ -82,24 +82,24 @@ impl Routes {
         record: Arc<dyn Record>,
         metrics: &Metrics,
     ) -> Self {
-        let routes = routes.into_iter().map(|config| Route::new(proxy, config, sinks, metrics)).collect();
-        Self { proxy: proxy.to_owned(), routes, record, late: metrics.queue_commit_late.clone(), on_full }
+        let rules = routes.into_iter().map(|config| Route::new(proxy, config, sinks, metrics)).collect();
+        Self { proxy: proxy.to_owned(), rules, record, late: metrics.queue_commit_late.clone(), on_full }
     }
 
     /// The first route that matches. Does not allocate.
     pub fn find(&self, method: &Method, path: &str) -> Option<usize> {
-        self.routes.iter().position(|r| {
+        self.rules.iter().position(|r| {
             (r.config.methods.is_empty() || r.config.methods.contains(method)) && r.config.path.matches(path).is_some()
         })
     }
 
     /// The names, in order.
     pub fn names(&self) -> impl Iterator<Item = &str> {
-        self.routes.iter().map(|r| r.config.name.as_str())
+        self.rules.iter().map(|r| r.config.name.as_str())
     }
 
     pub(super) fn capturing(&self, route: usize) -> Option<&Route> {
-        self.routes.get(route).filter(|r| r.config.action == Action::Capture)
+        self.rules.get(route).filter(|r| r.config.action == Action::Capture)
     }
 
     /// Whether a request that would be captured has to be refused now.

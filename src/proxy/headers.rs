@@ -174,6 +174,3 @@ fn append_address(headers: &mut HeaderMap, peer: IpAddr) {
         headers.insert(FORWARDED_FOR, list);
     }
 }
-
-#[cfg(test)]
-mod tests;

@@ -130,18 +130,22 @@ impl Pool {
         Ok(Connection { sender, task: task.abort_handle() })
     }
 
+    /// The newest that is ready. One that isn't yet is still finishing what it did before, on another thread; it stays.
     fn take(&self) -> Option<Connection> {
         let oldest = Instant::now().checked_sub(REUSE_WITHIN);
         let mut idle = self.idle();
-        while let Some(newest) = idle.pop() {
-            if oldest.is_some_and(|oldest| newest.since < oldest) {
-                // The others are older still.
-                idle.clear();
+        for at in (0..idle.len()).rev() {
+            if oldest.is_some_and(|oldest| idle[at].since < oldest) {
+                // What is before it is older still.
+                idle.drain(..=at);
                 return None;
             }
-            // One that isn't ready is still finishing what it did before; rare, and not worth waiting for.
-            if newest.connection.sender.is_ready() {
-                return Some(newest.connection);
+            let sender = &idle[at].connection.sender;
+            if sender.is_ready() {
+                return Some(idle.remove(at).connection);
+            }
+            if sender.is_closed() {
+                idle.remove(at);
             }
         }
         None

@@ -5,6 +5,7 @@ use std::convert::Infallible;
 use std::future::Future;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::pin::Pin;
+use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 
 use http::header::{CONTENT_TYPE, RETRY_AFTER};
@@ -20,21 +21,22 @@ pub const ERROR_HEADER: HeaderName = HeaderName::from_static("x-offramp-error");
 /// Sent with what passes by itself: the line moves on within moments.
 const RETRY_SECONDS: HeaderValue = HeaderValue::from_static("1");
 
-/// Turns errors and panics into responses.
-#[derive(Clone, Copy)]
-pub struct RescueLayer;
+/// Turns errors and panics into responses. With the name of the proxy, for the log.
+#[derive(Clone)]
+pub struct RescueLayer(pub Arc<str>);
 
 impl<S> Layer<S> for RescueLayer {
     type Service = Rescue<S>;
 
     fn layer(&self, inner: S) -> Rescue<S> {
-        Rescue { inner }
+        Rescue { proxy: Arc::clone(&self.0), inner }
     }
 }
 
 /// A service that always answers.
 #[derive(Clone)]
 pub struct Rescue<S> {
+    proxy: Arc<str>,
     inner: S,
 }
 
@@ -53,16 +55,18 @@ where
 
     fn call(&mut self, request: R) -> Self::Future {
         let started = catch_unwind(AssertUnwindSafe(|| self.inner.call(request)));
-        match started {
-            Ok(inner) => RescueFuture { inner: Some(inner), panicked: None },
-            Err(panic) => RescueFuture { inner: None, panicked: Some(ProxyError::Panicked(panic_text(panic.as_ref()))) },
-        }
+        let (inner, panicked) = match started {
+            Ok(inner) => (Some(inner), None),
+            Err(panic) => (None, Some(ProxyError::Panicked(panic_text(panic.as_ref())))),
+        };
+        RescueFuture { proxy: Arc::clone(&self.proxy), inner, panicked }
     }
 }
 
 pin_project! {
     /// The response, in any case.
     pub struct RescueFuture<F> {
+        proxy: Arc<str>,
         #[pin]
         inner: Option<F>,
         panicked: Option<ProxyError>,
@@ -86,17 +90,18 @@ impl<F: Future<Output = Result<Response<Body>, ProxyError>>> Future for RescueFu
             },
         };
         this.inner.set(None);
-        Poll::Ready(Ok(respond(&error)))
+        Poll::Ready(Ok(respond(this.proxy, &error)))
     }
 }
 
 /// The response to an error: RFC 9457 problem details.
-pub fn respond(error: &ProxyError) -> Response<Body> {
+fn respond(proxy: &str, error: &ProxyError) -> Response<Body> {
     let (code, status) = (error.code(), error.status());
-    match error {
-        ProxyError::Panicked(_) => tracing::error!(code, detail = %error, "a handler panicked"),
-        _ if status.is_server_error() => tracing::warn!(code, detail = %error.detail(), "answered with an error"),
-        _ => tracing::debug!(code, detail = %error.detail(), "answered with an error"),
+    match code {
+        "internal" => tracing::error!(proxy, code, panic = %error, "a handler panicked"),
+        "upstream_connect" | "upstream_protocol" | "upstream_timeout" => tracing::warn!(proxy, code, %error, "no response"),
+        // The client's own fault, or more of them than there are places: counted, and a line each would only add to the load.
+        _ => tracing::debug!(proxy, code, %error, "refused"),
     }
     let problem = serde_json::json!({
         "type": format!("urn:offramp:error:{code}"),

@@ -47,16 +47,6 @@ pub struct Progress {
 }
 
 impl Progress {
-    /// Of an upload that begins now.
-    pub fn new() -> Self {
-        Self {
-            began: Instant::now(),
-            moved: AtomicU64::new(0),
-            stage: AtomicU8::new(Stage::Upstream as u8),
-            kept: OnceLock::new(),
-        }
-    }
-
     /// Where it stands.
     pub fn stage(&self) -> Stage {
         match self.stage.load(Ordering::Acquire) {
@@ -110,7 +100,14 @@ enum Gate {
 impl Upload {
     /// A body as it came from the client.
     pub fn new(inner: Incoming, tee: Option<Tee>) -> Self {
-        let progress = (!inner.is_end_stream()).then(|| Arc::new(Progress::new()));
+        let progress = (!inner.is_end_stream()).then(|| {
+            Arc::new(Progress {
+                began: Instant::now(),
+                moved: AtomicU64::new(0),
+                stage: AtomicU8::new(Stage::Upstream as u8),
+                kept: OnceLock::new(),
+            })
+        });
         Self { inner, progress, tee, gate: Gate::Open }
     }
 

@@ -1,1 +1,137 @@
+use http::HeaderValue;
 
+use super::*;
+use crate::config::pattern::PathPattern;
+
+fn kept(body: &str) -> Kept {
+    // In pieces, as it comes off the wire.
+    let frames: Vec<_> = body.as_bytes().chunks(7).map(bytes::Bytes::copy_from_slice).collect();
+    Kept { frames, len: body.len(), total: body.len() as u64, ended: true }
+}
+
+fn req(path: &str) -> Source {
+    Source::ReqJson(JsonPath::parse(path).unwrap())
+}
+
+fn resp(path: &str) -> Source {
+    Source::RespJson(JsonPath::parse(path).unwrap())
+}
+
+const REQUEST: &str = r#"{
+    "message_content": "Buenas", "empty": "", "nothing": null, "number": 42, "float": 1.5, "yes": true, "no": false, "list": [], "object": {"a": 1},
+    "messages": [
+        {"role": "user", "content": "first"},
+        {"role": "assistant", "content": "reply"},
+        {"role": "user", "content": [{"type": "text", "text": "one"}, {"type": "image_url", "image_url": {}}, {"type": "input_text", "text": "two"}]}
+    ]
+}"#;
+const RESPONSE: &str = r#"{"choices": [{"message": {"content": "a"}}, {"message": {"content": "b"}}], "success": true, "failed": false,
+    "output": [{"type": "reasoning"}, {"type": "message", "content": [{"type": "output_text", "text": "said"}]}]}"#;
+
+fn with_seen<R>(request: Option<&Kept>, response: &Kept, look: impl FnOnce(&Seen<'_>) -> R) -> R {
+    let pattern = PathPattern::parse("/agent/{agent}/run").unwrap();
+    let mut request_headers = HeaderMap::new();
+    request_headers.insert("x-session", HeaderValue::from_static("h1"));
+    request_headers.insert("x-empty", HeaderValue::from_static(""));
+    request_headers.append("cookie", HeaderValue::from_static("a=1; sid=c1"));
+    request_headers.append("cookie", HeaderValue::from_static("b=\"quoted\""));
+    let mut response_headers = HeaderMap::new();
+    response_headers.insert("location", HeaderValue::from_static("/threads/9"));
+    look(&Seen::new(
+        pattern.matches("/agent/my%20agent/run"),
+        Some("session=q%201&plus=a+b&flag&empty="),
+        &request_headers,
+        &response_headers,
+        request,
+        response,
+    ))
+}
+
+#[test]
+fn every_source_yields_its_text_or_nothing() {
+    let header = |name| Source::ReqHeader(HeaderName::from_static(name));
+    let query = |name: &str| Source::ReqQuery(name.to_owned());
+    let cookie = |name: &str| Source::ReqCookie(name.to_owned());
+    let table = [
+        (req("$.message_content"), Some("Buenas")),
+        (req("$.empty"), None),
+        (req("$.nothing"), None),
+        (req("$.absent"), None),
+        (req("$.list"), None),
+        (req("$.object"), None),
+        (req("$.number"), Some("42")),
+        (req("$.float"), Some("1.5")),
+        (req("$.yes"), Some("true")),
+        (req("$.no"), Some("false")),
+        (req("$.messages[?@.role == 'user'].content"), Some("first")),
+        (req("$.messages[-1].content"), Some("one\ntwo")),
+        (resp("$.choices[0].message.content"), Some("a")),
+        (resp("$.output[?@.type == 'message'].content"), Some("said")),
+        (header("x-session"), Some("h1")),
+        (header("x-empty"), None),
+        (header("x-absent"), None),
+        (Source::RespHeader(HeaderName::from_static("location")), Some("/threads/9")),
+        (Source::ReqPath("agent".to_owned()), Some("my agent")),
+        (Source::ReqPath("other".to_owned()), None),
+        (query("session"), Some("q 1")),
+        (query("plus"), Some("a b")),
+        (query("flag"), None),
+        (query("empty"), None),
+        (query("absent"), None),
+        (cookie("sid"), Some("c1")),
+        (cookie("b"), Some("quoted")),
+        (cookie("absent"), None),
+        (Source::Const("fixed".to_owned()), Some("fixed")),
+    ];
+    with_seen(Some(&kept(REQUEST)), &kept(RESPONSE), |seen| {
+        for (source, expected) in table {
+            assert_eq!(seen.text(std::slice::from_ref(&source), Pick::First).as_deref(), expected, "{source:?}");
+        }
+    });
+}
+
+#[test]
+fn the_first_source_that_yields_wins_and_the_last_user_message_is_the_input() {
+    with_seen(Some(&kept(REQUEST)), &kept(RESPONSE), |seen| {
+        let sources = [req("$.absent"), req("$.nothing"), resp("$.choices[*].message.content"), Source::Const("late".to_owned())];
+        assert_eq!(seen.text(&sources, Pick::First).as_deref(), Some("a"));
+        assert_eq!(seen.text(&[req("$.messages[?@.role == 'user'].content")], Pick::Last).as_deref(), Some("one\ntwo"));
+        assert_eq!(seen.text(&[], Pick::First), None);
+    });
+}
+
+#[test]
+fn success_is_judged_by_what_is_neither_absent_false_null_nor_empty() {
+    let (request, response) = (kept(REQUEST), kept(RESPONSE));
+    with_seen(Some(&request), &response, |seen| {
+        for (source, expected) in [
+            (resp("$.success"), Judgement::Holds),
+            (resp("$.failed"), Judgement::Fails),
+            (resp("$.absent"), Judgement::Fails),
+            (req("$.nothing"), Judgement::Fails),
+            (req("$.empty"), Judgement::Fails),
+            (req("$.list"), Judgement::Fails),
+            (req("$.object"), Judgement::Holds),
+            (req("$.number"), Judgement::Holds),
+            (Source::ReqHeader(HeaderName::from_static("x-session")), Judgement::Holds),
+            (Source::ReqHeader(HeaderName::from_static("x-empty")), Judgement::Fails),
+        ] {
+            assert_eq!(seen.judge(&source), expected, "{source:?}");
+        }
+    });
+    let cut = Kept { total: response.total + 1, ..response };
+    with_seen(None, &cut, |seen| {
+        assert_eq!(seen.judge(&resp("$.success")), Judgement::Unseen);
+        assert_eq!(seen.judge(&req("$.number")), Judgement::Unseen);
+        assert_eq!(seen.text(&[req("$.number")], Pick::First), None);
+    });
+}
+
+#[test]
+fn what_is_no_json_yields_nothing() {
+    for body in ["", "   ", "{\"message_content\": \"cut", "<html></html>", "\u{feff}{}"] {
+        with_seen(Some(&kept(body)), &kept(body), |seen| {
+            assert_eq!(seen.text(&[req("$.message_content"), resp("$")], Pick::First), None, "{body:?}");
+        });
+    }
+}
