@@ -1,0 +1,244 @@
+//! Real parts from end to end: an httpx client, offramp, a `FastAPI` agent; behind them `graphiti-core` on `FalkorDB`.
+
+use std::collections::{BTreeMap, HashMap};
+use std::path::Path;
+use std::time::Duration;
+
+use jiff::Timestamp;
+use serde_json::{Value, json};
+use sha2::{Digest, Sha256};
+use tempfile::TempDir;
+
+use crate::support::offramp::Offramp;
+use crate::support::python::{self, Service};
+use crate::support::{http, wait_until};
+
+const LIMIT: Duration = Duration::from_secs(180);
+
+/// All services of one test. They end with it.
+struct World {
+    agent: Service,
+    falkordb: Service,
+    model: Service,
+    graphiti: Service,
+    dir: TempDir,
+}
+
+impl World {
+    fn new() -> Self {
+        let dir = tempfile::tempdir().unwrap();
+        let falkordb = python::falkordb(dir.path());
+        let model = python::model(dir.path());
+        let graphiti = python::graphiti(dir.path(), &falkordb, &model, 0);
+        Self { agent: python::agent(dir.path()), falkordb, model, graphiti, dir }
+    }
+
+    fn dir(&self) -> &Path {
+        self.dir.path()
+    }
+
+    /// A new process at the old address, as a supervisor would make it.
+    fn restart_graphiti(&mut self) {
+        let port = self.graphiti.address.port();
+        self.graphiti.kill();
+        self.graphiti = python::graphiti(self.dir.path(), &self.falkordb, &self.model, port);
+    }
+
+    /// `confirm` is how long nothing may appear in the graph before the sink counts as stalled.
+    fn offramp(&self, confirm: &str) -> Offramp {
+        let config = format!(
+            r#"
+            [[proxy]]
+            name = "agent"
+            listen = "127.0.0.1:0"
+            upstream = "{agent}"
+
+            [[proxy.route]]
+            name = "run"
+            method = "POST"
+            path = "/api/v1/agent/{{agent}}/run"
+            action = "capture"
+            preset = "automagik"
+
+            [queue]
+            path = "queue"
+
+            [[sink]]
+            name = "graphiti"
+            type = "graphiti"
+            url = "{graphiti}"
+            retry = {{ max_attempts = 20, initial = "100ms", max = "1s", jitter = "full", max_age = "1h" }}
+            breaker = {{ consecutive_failures = 5, open_for = "1s" }}
+            confirm = {{ mode = "read_back", timeout = "{confirm}", poll = "100ms" }}
+
+            [admin]
+            listen = "127.0.0.1:0"
+
+            [log]
+            level = "info"
+            format = "json"
+            "#,
+            agent = self.agent.url(),
+            graphiti = self.graphiti.url(),
+        );
+        Offramp::start(self.dir(), &config)
+    }
+
+    /// Holds conversations through offramp at the same time; none of the requests may notice anything.
+    fn converse(&self, offramp: &Offramp, sessions: &[String], exchanges: usize) -> Vec<Value> {
+        let results = python::converse(self.dir(), offramp.proxy("agent"), sessions, exchanges);
+        assert_eq!(results.len(), sessions.len() * exchanges);
+        for result in &results {
+            assert_eq!(result["status"], 200, "{result}");
+            assert_eq!(result["reply"], format!("You said: {}", result["content"].as_str().unwrap()));
+        }
+        results
+    }
+
+    /// The graph must hold each exchange once, in the order of its session, in the session's group, at the time of its capture.
+    fn assert_graph_holds(&self, exchanges: &[Value], episodes: &[Value]) {
+        let nodes = python::episodic_nodes(self.dir(), &self.falkordb);
+        assert_eq!(nodes.len(), exchanges.len(), "nodes in the graph");
+        assert_eq!(episodes.len(), exchanges.len(), "episodes of offramp");
+        let nodes: HashMap<&str, &Value> = nodes.iter().map(|node| (text(node, "name"), node)).collect();
+        assert_eq!(nodes.len(), exchanges.len(), "each node bears an id of its own");
+
+        let by_question: HashMap<&str, &Value> =
+            episodes.iter().map(|episode| (text(&episode["messages"][0], "content"), episode)).collect();
+        let mut sessions: BTreeMap<&str, Vec<&Value>> = BTreeMap::new();
+        for exchange in exchanges {
+            sessions.entry(text(exchange, "session")).or_default().push(exchange);
+        }
+        for (session, exchanges) in sessions {
+            let group = group_of(session);
+            let (mut event, mut stored) = (i64::MIN, i64::MIN);
+            for exchange in exchanges {
+                let episode = by_question[text(exchange, "content")];
+                let node = nodes.get(text(episode, "id")).unwrap_or_else(|| panic!("not in the graph: {episode:#}"));
+                assert_eq!(episode["session"], session);
+                assert_eq!(node["group_id"], group.as_str());
+                assert_eq!(node["graph"], group.as_str(), "graphiti-core keeps each group in a graph of its name");
+                let (question, answer) = (text(exchange, "content"), text(exchange, "reply"));
+                assert_eq!(node["content"], format!("(user): user: {question}\nassistant: {answer}"));
+
+                // The clock of offramp is the client's: the capture lies within the exchange.
+                let captured = millis(episode, "captured_at");
+                let within = exchange["sent_at_ms"].as_i64().unwrap()..=exchange["answered_at_ms"].as_i64().unwrap();
+                assert!(within.contains(&captured), "captured at {captured}: {exchange:#}");
+                // Later by a millisecond where the clock did not move on within the lane.
+                event = captured.max(event.saturating_add(1));
+                assert_eq!(millis(node, "valid_at"), event, "{node:#}");
+                // Graphiti stored them in that order, too.
+                let now = micros(node, "created_at");
+                assert!(now > stored, "stored before its predecessor: {node:#}");
+                stored = now;
+            }
+        }
+    }
+}
+
+fn text<'a>(value: &'a Value, key: &str) -> &'a str {
+    value[key].as_str().unwrap_or_else(|| panic!("no {key} in {value:#}"))
+}
+
+fn micros(value: &Value, key: &str) -> i64 {
+    text(value, key).parse::<Timestamp>().unwrap().as_microsecond()
+}
+
+fn millis(value: &Value, key: &str) -> i64 {
+    let micros = micros(value, key);
+    assert_eq!(micros % 1000, 0, "{key} is exact to the millisecond: {value:#}");
+    micros / 1000
+}
+
+/// Half of the sessions have a name that Graphiti takes as a group id, half have one that would kill its worker.
+fn sessions(count: usize) -> Vec<String> {
+    (0..count).map(|n| if n % 2 == 0 { format!("chat-{n}") } else { format!("user:{n}") }).collect()
+}
+
+/// The group that a session is mapped to: itself if it fits, else a readable name that ends in 8 hex digits of its SHA-256.
+fn group_of(session: &str) -> String {
+    if session.chars().all(|c| c.is_ascii_alphanumeric() || c == '-' || c == '_') {
+        return session.to_owned();
+    }
+    let hash = u32::from_be_bytes(Sha256::digest(session)[..4].try_into().unwrap());
+    format!("{}-{hash:08x}", session.replace(':', "_"))
+}
+
+#[test]
+fn inv5_inv7_fifty_exchanges_reach_a_real_graphiti_once_and_in_order() {
+    let world = World::new();
+    let mut offramp = world.offramp("60s");
+
+    let exchanges = world.converse(&offramp, &sessions(5), 10);
+    offramp.wait_for_delivery(50, LIMIT);
+
+    world.assert_graph_holds(&exchanges, &offramp.episodes());
+    assert!(offramp.stop().success(), "SIGTERM ends in exit code 0");
+}
+
+#[test]
+fn inv4_inv8_a_real_graphiti_has_each_episode_once_after_kill_9() {
+    let world = World::new();
+    let mut offramp = world.offramp("60s");
+
+    let exchanges = world.converse(&offramp, &sessions(5), 6);
+    offramp.wait_for_status("some delivered", LIMIT, |status| status["ledger"]["delivered"].as_u64() >= Some(5));
+    offramp.kill();
+
+    let mut offramp = world.offramp("60s");
+    offramp.wait_for_delivery(30, LIMIT);
+
+    world.assert_graph_holds(&exchanges, &offramp.episodes());
+}
+
+#[test]
+fn inv7_a_real_graphiti_whose_worker_died_stalls_the_sink_and_loses_nothing() {
+    let mut world = World::new();
+    let mut offramp = world.offramp("2s");
+
+    // One 429 of its model ends the worker; the service goes on accepting messages and calls itself healthy.
+    python::fail_model(&world.model, 429, 1);
+    let exchanges = world.converse(&offramp, &sessions(3), 4);
+    let status = offramp.wait_for_status("the sink is stalled", LIMIT, |status| status["sinks"][0]["state"] == "stalled");
+    assert_eq!(status["ledger"]["delivered"], 0);
+    assert_eq!(status["ledger"]["captured"], 12);
+
+    world.restart_graphiti();
+    offramp.wait_for_delivery(12, LIMIT);
+
+    world.assert_graph_holds(&exchanges, &offramp.episodes());
+}
+
+/// Not of offramp: what it counts on, so that a newer `graphiti-core` shows what became different.
+#[test]
+fn a_real_graphiti_accepts_everything_and_stores_nothing_once_its_worker_died() {
+    let world = World::new();
+    let address = world.graphiti.address;
+    let post = |group: &str, name: &str, timestamp: Timestamp| {
+        let message = json!({
+            "content": "user: hi\nassistant: hello", "role_type": "user", "role": null, "name": name,
+            "timestamp": timestamp.to_string(), "source_description": "test",
+        });
+        let body = json!({ "group_id": group, "messages": [message] });
+        assert_eq!(http::request(address, "POST", "/messages", Some(&body)).unwrap().status, 202);
+    };
+    let names = |group: &str| -> Vec<String> {
+        let response = http::request(address, "GET", &format!("/episodes/{group}?last_n=10"), None).unwrap();
+        assert_eq!(response.status, 200, "{}", response.text());
+        response.json().as_array().unwrap().iter().map(|episode| text(episode, "name").to_owned()).collect()
+    };
+
+    // The name comes back, in the order of the timestamps.
+    let now = Timestamp::now();
+    post("g", "second", now - Duration::from_secs(1));
+    post("g", "first", now - Duration::from_secs(2));
+    assert!(wait_until(LIMIT, || names("g") == ["first", "second"]), "{:?}", names("g"));
+
+    // A group id that it does not take, and that was the last message that it stored.
+    post("user:42", "deadly", now);
+    post("g", "lost", now);
+    assert_eq!(http::request(address, "GET", "/healthcheck", None).unwrap().status, 200);
+    assert!(wait_until(LIMIT, || world.graphiti.log().contains("the worker dies of deadly in group user:42")));
+    assert_eq!(names("g"), ["first", "second"]);
+}

