@@ -13,6 +13,9 @@ use super::wait_until;
 /// Generous: it only matters when something is broken.
 pub const START_LIMIT: Duration = Duration::from_secs(60);
 
+/// So long a program may take to end by itself before it is killed.
+const END_LIMIT: Duration = Duration::from_secs(5);
+
 /// Where a process says that it is ready.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub enum Reports {
@@ -90,6 +93,13 @@ impl Process {
         // Fails only where it ended before, which is what is wanted.
         let _ = self.child.kill();
         self.child.wait().unwrap();
+    }
+
+    /// Closes its standard input, which ends a program that watches it, and kills it if it takes its time.
+    pub fn end(&mut self) {
+        drop(self.child.stdin.take());
+        wait_until(END_LIMIT, || !self.is_running());
+        self.kill();
     }
 
     /// SIGTERM, and waits for its end.

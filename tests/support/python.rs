@@ -10,7 +10,7 @@ use super::http;
 use super::parts::program;
 use super::process::{Process, Reports};
 
-/// A service on a port of its own.
+/// A service on a port of its own; ended when dropped.
 pub struct Service {
     process: Process,
     /// Where it listens.
@@ -38,6 +38,13 @@ impl Service {
     /// Its log up to now.
     pub fn log(&self) -> String {
         self.process.log()
+    }
+}
+
+impl Drop for Service {
+    fn drop(&mut self) {
+        // In order, not by SIGKILL: FalkorDB's program has a child of its own to wait for.
+        self.process.end();
     }
 }
 
