@@ -1,0 +1,153 @@
+//! Logs: one line an event, to standard error or to a file.
+
+use std::backtrace::Backtrace;
+use std::fs::{File, OpenOptions};
+use std::io::{self, IsTerminal};
+use std::panic::PanicHookInfo;
+use std::path::PathBuf;
+
+use tracing::Subscriber;
+use tracing_subscriber::EnvFilter;
+use tracing_subscriber::fmt::MakeWriter;
+
+use crate::config::{Log, LogFormat};
+
+/// Why there can be no log.
+#[derive(Debug, thiserror::Error)]
+pub enum LogError {
+    /// `log.file`
+    #[error("log.file {} cannot be opened for appending: {source}", path.display())]
+    File {
+        /// The file.
+        path: PathBuf,
+        /// The system's error.
+        source: io::Error,
+    },
+    /// `log.level`
+    #[error(
+        "log.level \"{level}\" is not understood ({source}); allowed are error, warn, info, debug, trace, and offramp=debug,info"
+    )]
+    Level {
+        /// As configured.
+        level: String,
+        /// What is wrong with it.
+        source: tracing_subscriber::filter::ParseError,
+    },
+    /// Only the first call can win.
+    #[error("a log has been set up before in this process")]
+    Twice,
+}
+
+/// Sends every event of this process where `[log]` says, and panics too.
+pub fn init(config: &Log) -> Result<(), LogError> {
+    if let Some(path) = &config.file {
+        let file = append(path)?;
+        install(subscriber(config, file, Looks { terminal: false, colour: false })?)?;
+    } else {
+        let terminal = io::stderr().is_terminal();
+        let colour = terminal && std::env::var_os("NO_COLOR").is_none_or(|v| v.is_empty());
+        install(subscriber(config, io::stderr, Looks { terminal, colour })?)?;
+    }
+    std::panic::set_hook(Box::new(on_panic));
+    Ok(())
+}
+
+#[derive(Debug, Clone, Copy)]
+struct Looks {
+    terminal: bool,
+    colour: bool,
+}
+
+type Any = Box<dyn Subscriber + Send + Sync>;
+
+fn append(path: &std::path::Path) -> Result<File, LogError> {
+    // Every event is one write, so lines of several processes don't mix, and a rotation by copy and truncate goes well.
+    OpenOptions::new().create(true).append(true).open(path).map_err(|source| LogError::File { path: path.to_owned(), source })
+}
+
+fn subscriber<W>(config: &Log, writer: W, looks: Looks) -> Result<Any, LogError>
+where
+    W: for<'w> MakeWriter<'w> + Send + Sync + 'static,
+{
+    let filter = EnvFilter::try_new(&config.level).map_err(|source| LogError::Level { level: config.level.clone(), source })?;
+    let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(writer).with_ansi(looks.colour);
+    let text = match config.format {
+        LogFormat::Auto => looks.terminal,
+        LogFormat::Text => true,
+        LogFormat::Json => false,
+    };
+    Ok(if text { Box::new(builder.finish()) } else { Box::new(builder.json().flatten_event(true).finish()) })
+}
+
+fn install(subscriber: Any) -> Result<(), LogError> {
+    tracing::subscriber::set_global_default(subscriber).map_err(|_| LogError::Twice)
+}
+
+fn on_panic(info: &PanicHookInfo<'_>) {
+    let payload = info.payload();
+    let said = payload.downcast_ref::<&str>().copied().or_else(|| payload.downcast_ref::<String>().map(String::as_str));
+    let said = said.unwrap_or("(no text)");
+    let location = info.location().map_or_else(|| "unknown".to_owned(), ToString::to_string);
+    log_panic(said, &location, &Backtrace::force_capture().to_string());
+}
+
+/// One line, whatever the panic said: the fields are quoted, so that a backtrace has no line breaks of its own.
+fn log_panic(said: &str, location: &str, backtrace: &str) {
+    let thread = std::thread::current();
+    tracing::error!(panic = said, location, thread = thread.name().unwrap_or("unnamed"), backtrace, "a panic was caught");
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::Value;
+
+    use super::*;
+
+    fn config(level: &str, format: LogFormat) -> Log {
+        Log { level: level.into(), format, file: None }
+    }
+
+    const PLAIN: Looks = Looks { terminal: false, colour: false };
+
+    /// What a subscriber of this configuration writes to a file while `what` runs.
+    fn logged(config: &Log, looks: Looks, what: impl FnOnce()) -> String {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("log");
+        std::fs::write(&path, "before\n").unwrap();
+        let subscriber = subscriber(config, append(&path).unwrap(), looks).unwrap();
+        tracing::subscriber::with_default(subscriber, what);
+        let text = std::fs::read_to_string(&path).unwrap();
+        text.strip_prefix("before\n").expect("appended, not replaced").to_owned()
+    }
+
+    #[test]
+    fn auto_is_text_on_a_terminal_and_json_elsewhere() {
+        let log = config("info", LogFormat::Auto);
+        let event = || tracing::info!(sink = "graphiti", "paused");
+        let json: Value = serde_json::from_str(&logged(&log, PLAIN, event)).unwrap();
+        assert_eq!((&json["message"], &json["sink"], &json["level"]), (&"paused".into(), &"graphiti".into(), &"INFO".into()));
+        let text = logged(&log, Looks { terminal: true, colour: false }, event);
+        assert!(text.ends_with("paused sink=\"graphiti\"\n") && !text.contains('\x1b'), "{text}");
+    }
+
+    #[test]
+    fn levels_filter_and_a_wrong_one_says_what_is_allowed() {
+        let events = || {
+            tracing::debug!("low");
+            tracing::warn!("high");
+        };
+        let text = logged(&config("warn", LogFormat::Text), PLAIN, events);
+        assert!(text.contains("high") && !text.contains("low"));
+        let wrong = subscriber(&config("offramp=loud", LogFormat::Auto), io::sink, PLAIN).err().unwrap();
+        assert!(wrong.to_string().contains("\"offramp=loud\"") && wrong.to_string().contains("allowed are"));
+    }
+
+    #[test]
+    fn a_panic_is_one_line_with_its_place_and_backtrace() {
+        for format in [LogFormat::Text, LogFormat::Json] {
+            let text = logged(&config("error", format), PLAIN, || log_panic("two\nlines", "a.rs:1:2", "0: main\n1: start\n"));
+            assert_eq!(text.lines().count(), 1, "{text}");
+            assert!(text.contains("two\\nlines") && text.contains("a.rs:1:2") && text.contains("0: main\\n1: start"), "{text}");
+        }
+    }
+}
