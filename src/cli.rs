@@ -1,3 +1,98 @@
-//! (being written)
+//! The command line: one file a command group.
+//!
+//! Output for people goes to standard output as aligned tables, diagnostics to standard error, `--json` is stable. A reader that
+//! closes the pipe early (`offramp episodes | head`) ends the command quietly.
 
+pub mod args;
+mod check;
+mod client;
+mod dead;
 pub mod demo;
+mod episodes;
+mod failure;
+mod human;
+mod output;
+mod run;
+mod show;
+mod sinks;
+mod source;
+mod status;
+mod table;
+
+use std::process::ExitCode;
+
+use clap::Parser;
+use tokio::runtime::{Builder, Runtime};
+
+use crate::config::Config;
+use args::{Cli, Command, Dead, Globals};
+use failure::Failure;
+use output::Output;
+use source::Source;
+
+/// Parses the arguments, does what they say, and gives the exit code: 0 done, 1 failed, 2 usage or configuration, 3 the running
+/// offramp could not be reached.
+pub fn main() -> ExitCode {
+    // Ends with 2 on a usage error, with 0 on --help.
+    let cli = Cli::parse();
+    match cli.command {
+        Command::Run => run::run(&cli.globals),
+        Command::Check => check::run(&cli.globals),
+        Command::Demo(args) => match on_all_cores() {
+            Ok(runtime) => runtime.block_on(demo::run(args)),
+            Err(code) => code,
+        },
+        command => match load_config(&cli.globals) {
+            Ok(config) => on_queue(command, &config),
+            Err(code) => code,
+        },
+    }
+}
+
+/// A runtime with a thread per core, for what carries load.
+fn on_all_cores() -> Result<Runtime, ExitCode> {
+    started(Builder::new_multi_thread().enable_all().thread_name("offramp").build())
+}
+
+fn started(runtime: std::io::Result<Runtime>) -> Result<Runtime, ExitCode> {
+    runtime.map_err(|e| Failure::Failed(format!("the runtime could not be started: {e}")).report())
+}
+
+/// Runs a command that talks to the running offramp, or to its queue where none runs.
+fn on_queue(command: Command, config: &Config) -> ExitCode {
+    let runtime = match started(Builder::new_current_thread().enable_all().build()) {
+        Ok(runtime) => runtime,
+        Err(code) => return code,
+    };
+    match runtime.block_on(dispatch(command, config, &mut Output::stdout())) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(failure) => failure.report(),
+    }
+}
+
+async fn dispatch(command: Command, config: &Config, out: &mut Output) -> Result<(), Failure> {
+    if let Command::Status(args) = command {
+        return status::run(&args, config, out).await;
+    }
+    let source = Source::open(config).await?;
+    match command {
+        Command::Episodes(args) => episodes::run(&args, &source, out).await,
+        Command::Show(args) => show::run(&args, &source, out).await,
+        Command::Dead(Dead::List(args)) => dead::list(&args, &source, out).await,
+        Command::Dead(Dead::Redrive(args)) => dead::redrive(args, &source, out).await,
+        Command::Dead(Dead::Purge(args)) => dead::purge(args, &source, out).await,
+        Command::Pause(args) => sinks::set_paused(&args.sink, true, &source, out).await,
+        Command::Resume(args) => sinks::set_paused(&args.sink, false, &source, out).await,
+        // `main` has dispatched them before a source was needed.
+        Command::Run | Command::Check | Command::Demo(_) | Command::Status(_) => Ok(()),
+    }
+}
+
+/// Reads the configuration that the options name. Where it is faulty, prints every fault and gives the exit code.
+fn load_config(globals: &Globals) -> Result<Config, ExitCode> {
+    let _ = globals;
+    Err(Failure::Usage("no configuration can be read yet".to_owned()).report())
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,242 @@
+//! What can be typed.
+
+// These comments are what `--help` prints: marks of Markdown would be shown to the reader.
+#![allow(clippy::doc_markdown)]
+
+use std::path::PathBuf;
+
+use clap::{Args, Parser, Subcommand};
+use uuid::Uuid;
+
+use super::demo;
+use crate::admin::api::{MAX_LIMIT, parse_state};
+use crate::queue::State;
+
+/// Takes slow knowledge-graph writes off the request path of an AI agent service.
+#[derive(Debug, Parser)]
+#[command(
+    name = "offramp",
+    version,
+    propagate_version = true,
+    after_help = "\
+Examples:
+  offramp demo                          see it work, no server needed
+  offramp check                         is ./config.toml fine?
+  offramp run                           proxy and drain until SIGTERM
+  offramp status --watch                how is it doing?
+  offramp show 0198c5a2-7d1e-7c3b-9a4f-2b6d8e0f1a3c
+
+Exit codes: 0 done, 1 failed, 2 usage or configuration, 3 the running offramp could not be reached."
+)]
+pub struct Cli {
+    /// Options of every command.
+    #[command(flatten)]
+    pub globals: Globals,
+    /// What to do.
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+/// Options of every command.
+#[derive(Debug, Clone, Args)]
+pub struct Globals {
+    /// The configuration [default: ./config.toml, else /etc/offramp/config.toml]
+    #[arg(long, global = true, value_name = "PATH", env = "OFFRAMP_CONFIG")]
+    pub config: Option<PathBuf>,
+    /// Set one key, over file and environment: --set queue.path=/x (repeatable)
+    #[arg(long, global = true, value_name = "KEY=VALUE")]
+    pub set: Vec<String>,
+}
+
+/// The commands.
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Proxy and drain until SIGTERM or SIGINT
+    ///
+    /// The first signal stops gracefully: nothing new is accepted, what is in flight is finished and committed. A second one forces.
+    #[command(after_help = "\
+Examples:
+  offramp run
+  offramp --config /etc/offramp/config.toml --set log.level=debug run")]
+    Run,
+    /// Read the configuration as `run` would, and print every fault
+    ///
+    /// Prints each fault as file:line:col: what is wrong, what is allowed. Exit code 0 without faults, 2 otherwise.
+    Check,
+    /// See it work: a sample agent and a slow sample graph service, before and after
+    Demo(demo::Args),
+    /// Queue, sinks, proxies and ledger
+    #[command(after_help = "\
+Examples:
+  offramp status
+  offramp status --watch
+  offramp status --json | jq .ledger")]
+    Status(Status),
+    /// List episodes in the order of capture
+    #[command(after_help = "\
+Examples:
+  offramp episodes --state pending --sink graphiti
+  offramp episodes --session user-42 --limit 1000 --json")]
+    Episodes(Episodes),
+    /// One episode with its whole history: captured, each attempt, why it waits, where it ended
+    Show(Show),
+    /// Dead letters: episodes that a sink gave up on
+    #[command(subcommand)]
+    Dead(Dead),
+    /// Stop the draining of one sink; survives a restart
+    Pause(Sink),
+    /// Start the draining of a paused sink again
+    Resume(Sink),
+}
+
+/// `status`
+#[derive(Debug, Args)]
+pub struct Status {
+    /// As JSON, in the shape of GET /api/v1/status
+    #[arg(long)]
+    pub json: bool,
+    /// Again every second, until Ctrl-C
+    #[arg(long)]
+    pub watch: bool,
+}
+
+/// `episodes`
+#[derive(Debug, Args)]
+pub struct Episodes {
+    /// pending, in_flight, delivered, dead, purged or expired
+    #[arg(long, value_name = "STATE", value_parser = parse_state)]
+    pub state: Option<State>,
+    /// Only this session
+    #[arg(long, value_name = "KEY")]
+    pub session: Option<String>,
+    /// Only episodes of this sink
+    #[arg(long, value_name = "NAME")]
+    pub sink: Option<String>,
+    /// How much of it.
+    #[command(flatten)]
+    pub page: PageArgs,
+}
+
+/// How much of a listing, and how it looks.
+#[derive(Debug, Args)]
+pub struct PageArgs {
+    /// At most so many
+    #[arg(long, value_name = "N", default_value_t = 50, value_parser = clap::value_parser!(u32).range(1..))]
+    pub limit: u32,
+    /// Continue a listing at its next_cursor
+    #[arg(long, value_name = "CURSOR")]
+    pub cursor: Option<String>,
+    /// As JSON, in the shape of GET /api/v1/episodes
+    #[arg(long)]
+    pub json: bool,
+}
+
+impl PageArgs {
+    /// What to ask for, when `had` have been found already.
+    pub(super) fn limit_of_next_page(&self, had: usize) -> usize {
+        usize::try_from(self.limit).unwrap_or(usize::MAX).saturating_sub(had).min(MAX_LIMIT)
+    }
+}
+
+/// `show`
+#[derive(Debug, Args)]
+pub struct Show {
+    /// The episode's id
+    #[arg(value_name = "ID")]
+    pub id: Uuid,
+    /// As JSON, in the shape of GET /api/v1/episodes/{id}
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// `dead`
+#[derive(Debug, Subcommand)]
+pub enum Dead {
+    /// List dead letters
+    List(DeadList),
+    /// Put dead letters back, each at its original place in its lane
+    #[command(after_help = "\
+Examples:
+  offramp dead redrive 0198c5a2-7d1e-7c3b-9a4f-2b6d8e0f1a3c
+  offramp dead redrive --sink graphiti --reason max_attempts
+  offramp dead redrive --all")]
+    Redrive(Redrive),
+    /// Remove dead letters for good
+    #[command(after_help = "\
+Examples:
+  offramp dead purge 0198c5a2-7d1e-7c3b-9a4f-2b6d8e0f1a3c --yes
+  offramp dead purge --session user-42 --yes")]
+    Purge(Purge),
+}
+
+/// `dead list`
+#[derive(Debug, Args)]
+pub struct DeadList {
+    /// Only at this sink
+    #[arg(long, value_name = "NAME")]
+    pub sink: Option<String>,
+    /// Only of this session
+    #[arg(long, value_name = "KEY")]
+    pub session: Option<String>,
+    /// Only those that died for this reason: rejected, max_attempts or max_age
+    #[arg(long, value_name = "REASON")]
+    pub reason: Option<String>,
+    /// How much of it.
+    #[command(flatten)]
+    pub page: PageArgs,
+}
+
+/// `dead redrive`
+#[derive(Debug, Args)]
+pub struct Redrive {
+    /// Which.
+    #[command(flatten)]
+    pub selectors: Selectors,
+    /// Episodes a second
+    #[arg(long, value_name = "N", value_parser = not_yet)]
+    pub rate: Option<f64>,
+}
+
+/// `dead purge`
+#[derive(Debug, Args)]
+pub struct Purge {
+    /// Which.
+    #[command(flatten)]
+    pub selectors: Selectors,
+    /// Yes, for good
+    #[arg(long, required = true)]
+    pub yes: bool,
+}
+
+/// Which dead letters; every selector narrows.
+#[derive(Debug, Args)]
+#[group(required = true, multiple = true)]
+pub struct Selectors {
+    /// These episodes
+    #[arg(value_name = "ID")]
+    pub ids: Vec<Uuid>,
+    /// At this sink
+    #[arg(long, value_name = "NAME")]
+    pub sink: Option<String>,
+    /// Of this session
+    #[arg(long, value_name = "KEY")]
+    pub session: Option<String>,
+    /// Dead for this reason: rejected, max_attempts or max_age
+    #[arg(long, value_name = "REASON")]
+    pub reason: Option<String>,
+    /// Every dead letter
+    #[arg(long, conflicts_with_all = ["ids", "sink", "session", "reason"])]
+    pub all: bool,
+}
+
+/// `pause` and `resume`
+#[derive(Debug, Args)]
+pub struct Sink {
+    /// The sink's name
+    #[arg(value_name = "SINK")]
+    pub sink: String,
+}
+
+fn not_yet(_: &str) -> Result<f64, String> {
+    Err("not in this version yet; leave it out: each sink's workers set the pace".to_owned())
+}

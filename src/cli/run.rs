@@ -1,0 +1,74 @@
+//! `run`: proxy and drain until told to stop.
+
+use std::process::ExitCode;
+use std::time::Duration;
+
+use tokio::signal::unix::{Signal, SignalKind, signal};
+
+use super::args::Globals;
+use super::failure::Failure;
+use super::load_config;
+use crate::config::Config;
+use crate::run::Offramp;
+use crate::telemetry::log;
+
+/// Longest wait for blocking work that a forced stop leaves behind.
+const LEAVE: Duration = Duration::from_millis(100);
+
+pub(super) fn run(globals: &Globals) -> ExitCode {
+    let config = match load_config(globals) {
+        Ok(config) => config,
+        Err(code) => return code,
+    };
+    if let Err(e) = log::init(&config.log) {
+        return Failure::Usage(e.to_string()).report();
+    }
+    let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().thread_name("offramp").build() {
+        Ok(runtime) => runtime,
+        Err(e) => return Failure::Failed(format!("the runtime could not be started: {e}")).report(),
+    };
+    let ended = runtime.block_on(until_told(config));
+    runtime.shutdown_timeout(LEAVE);
+    match ended {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(failure) => {
+            tracing::error!("{failure}");
+            ExitCode::from(failure.code())
+        }
+    }
+}
+
+async fn until_told(config: Config) -> Result<(), Failure> {
+    // Before anything starts: a signal that comes early must not be lost, nor kill a queue that is being opened.
+    let mut signals = Signals::new().map_err(|e| Failure::Failed(format!("signals cannot be received: {e}")))?;
+    let offramp = Offramp::start(config).await.map_err(|e| Failure::Failed(e.to_string()))?;
+    let first = signals.next().await;
+    tracing::info!(signal = first, "stopping: what is in flight is finished and committed; a second signal forces");
+    tokio::select! {
+        () = offramp.shutdown() => {
+            tracing::info!("stopped");
+            Ok(())
+        }
+        second = signals.next() => Err(Failure::Failed(format!(
+            "forced to stop by a second signal ({second}); what was committed is safe, attempts that were under way begin again"
+        ))),
+    }
+}
+
+struct Signals {
+    terminate: Signal,
+    interrupt: Signal,
+}
+
+impl Signals {
+    fn new() -> std::io::Result<Self> {
+        Ok(Self { terminate: signal(SignalKind::terminate())?, interrupt: signal(SignalKind::interrupt())? })
+    }
+
+    async fn next(&mut self) -> &'static str {
+        tokio::select! {
+            _ = self.terminate.recv() => "SIGTERM",
+            _ = self.interrupt.recv() => "SIGINT",
+        }
+    }
+}

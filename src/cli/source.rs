@@ -1,0 +1,178 @@
+//! Where a queue command gets its answers: from the running offramp, or, where none runs, from the queue itself. Both give the same
+//! shapes.
+
+use std::time::Duration;
+
+use serde_json::{Value, json};
+use uuid::Uuid;
+
+use super::client::{Client, NoAnswer};
+use super::failure::Failure;
+use crate::admin::api::{Count, Episode, Listing, Page, ProxyStatus, Selection, Status};
+use crate::clock;
+use crate::config::{Config, Listen, SinkKind, Upstream};
+use crate::drain::SinkStatus;
+use crate::queue::{AppendError, Queue, QueueError};
+
+/// The one interface.
+pub(super) enum Source {
+    /// An offramp runs and answers.
+    Remote(Client),
+    /// None runs: the queue is open here, and locked for others until this is dropped.
+    Local(Box<Local>),
+}
+
+/// A queue that no offramp runs on.
+pub(super) struct Local {
+    queue: Queue,
+    sinks: Vec<SinkStatus>,
+    proxies: Vec<ProxyStatus>,
+    address: String,
+}
+
+/// What to do with dead letters.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Fate {
+    Redrive,
+    Purge,
+}
+
+impl Source {
+    /// Asks the admin address; where nobody answers, opens the queue.
+    pub(super) async fn open(config: &Config) -> Result<Self, Failure> {
+        let client = Client::new(&config.admin);
+        match client.probe().await? {
+            Ok(()) => Ok(Self::Remote(client)),
+            Err(why) => Local::open(config, client.address(), &why).map(|local| Self::Local(Box::new(local))),
+        }
+    }
+
+    pub(super) async fn status(&self) -> Result<Status, Failure> {
+        match self {
+            Self::Remote(client) => found(client.get("/api/v1/status").await?),
+            Self::Local(local) => Ok(local.status()),
+        }
+    }
+
+    pub(super) async fn list(&self, listing: &Listing) -> Result<Page, Failure> {
+        match self {
+            Self::Remote(client) => found(client.get(&format!("/api/v1/episodes?{}", listing.to_query())).await?),
+            // Reads the disk on this thread: the command has nothing else to do meanwhile.
+            Self::Local(local) => Ok(local.queue.list(&listing.filter(&local.sink_names())?).into()),
+        }
+    }
+
+    pub(super) async fn episode(&self, id: Uuid) -> Result<Option<Episode>, Failure> {
+        match self {
+            Self::Remote(client) => client.get(&format!("/api/v1/episodes/{id}")).await,
+            Self::Local(local) => Ok(local.queue.episode(id).map(Episode::from)),
+        }
+    }
+
+    pub(super) async fn settle_dead(&self, fate: Fate, selection: Selection) -> Result<u64, Failure> {
+        match self {
+            Self::Remote(client) => {
+                let path = match fate {
+                    Fate::Redrive => "/api/v1/dead/redrive",
+                    Fate::Purge => "/api/v1/dead/purge",
+                };
+                found(client.post::<Count>(path, &selection).await?).map(|c| c.count)
+            }
+            Self::Local(local) => {
+                let select = selection.select(&local.sink_names())?;
+                let done = match fate {
+                    Fate::Redrive => local.queue.redrive(select).await,
+                    Fate::Purge => local.queue.purge(select).await,
+                };
+                done.map_err(|e: AppendError| Failure::Failed(format!("nothing was changed: {e}")))
+            }
+        }
+    }
+
+    /// The state that the sink has then; `None` if there is no such sink.
+    pub(super) async fn set_paused(&self, sink: &str, paused: bool) -> Result<Option<String>, Failure> {
+        match self {
+            Self::Remote(client) => {
+                let verb = if paused { "pause" } else { "resume" };
+                let name = percent_encoding::utf8_percent_encode(sink, percent_encoding::NON_ALPHANUMERIC);
+                let answer: Option<Value> = client.post(&format!("/api/v1/sinks/{name}/{verb}"), &json!({})).await?;
+                Ok(answer.map(|a| a["state"].as_str().unwrap_or("running").to_owned()))
+            }
+            Self::Local(local) => Err(Failure::Unreachable(format!(
+                "offramp does not answer at {}: only a running offramp pauses and resumes its sinks",
+                local.address
+            ))),
+        }
+    }
+}
+
+/// A path of the API itself is never a 404.
+fn found<T>(answer: Option<T>) -> Result<T, Failure> {
+    answer.ok_or_else(|| Failure::Failed("the running offramp does not know this command; is it of another version?".to_owned()))
+}
+
+impl Local {
+    fn open(config: &Config, address: String, why: &NoAnswer) -> Result<Self, Failure> {
+        let path = &config.queue.path;
+        // Opening would make it: an empty queue that somebody only asked about.
+        if !path.exists() {
+            return Err(Failure::Unreachable(format!(
+                "offramp does not answer at {address} ({why}), and there is no queue at {} to read instead; start `offramp run`, or \
+                 name its configuration with --config",
+                path.display()
+            )));
+        }
+        let queue = Queue::open(&config.queue, &config.sinks).map_err(|e| match e {
+            QueueError::Locked { .. } => Failure::Unreachable(format!(
+                "offramp does not answer at {address} ({why}), but {e}; is admin.listen the one that it was started with?"
+            )),
+            #[allow(unreachable_patterns)] // Further reasons may come.
+            e => Failure::Failed(e.to_string()),
+        })?;
+        let sinks = config
+            .sinks
+            .iter()
+            .map(|sink| SinkStatus {
+                name: sink.name.clone(),
+                kind: match sink.kind {
+                    SinkKind::Graphiti(_) => "graphiti",
+                    SinkKind::File { .. } => "file",
+                },
+                state: "stopped",
+                reason: Some("offramp is not running".to_owned()),
+                workers: sink.workers,
+                ..SinkStatus::default()
+            })
+            .collect();
+        let proxies = config
+            .proxies
+            .iter()
+            .map(|proxy| ProxyStatus {
+                name: proxy.name.clone(),
+                listen: match &proxy.listen {
+                    Listen::Tcp(address) => address.clone(),
+                    Listen::Unix(path) => format!("unix:{}", path.display()),
+                },
+                upstream: match &proxy.upstream {
+                    Upstream::Http { authority, .. } => format!("http://{}", String::from_utf8_lossy(authority.as_bytes())),
+                    Upstream::Unix(path) => format!("unix:{}", path.display()),
+                },
+                in_flight: 0,
+                waiting: 0,
+            })
+            .collect();
+        Ok(Self { queue, sinks, proxies, address })
+    }
+
+    fn status(&self) -> Status {
+        Status::assemble(&self.queue.stats(), &self.sinks, self.proxies.clone(), Duration::ZERO, clock::now_ms())
+    }
+
+    fn sink_names(&self) -> Vec<String> {
+        let mut names: Vec<String> = self.sinks.iter().map(|s| s.name.clone()).collect();
+        names.extend(
+            self.queue.stats().sinks.into_iter().map(|s| s.name).filter(|name| !self.sinks.iter().any(|s| s.name == *name)),
+        );
+        names
+    }
+}
