@@ -7,7 +7,7 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use super::args::Globals;
 use super::failure::Failure;
-use super::load_config;
+use super::{load_config, on_all_cores};
 use crate::config::Config;
 use crate::run::Offramp;
 use crate::telemetry::log;
@@ -23,9 +23,9 @@ pub(super) fn run(globals: &Globals) -> ExitCode {
     if let Err(e) = log::init(&config.log) {
         return Failure::Usage(e.to_string()).report();
     }
-    let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().thread_name("offramp").build() {
+    let runtime = match on_all_cores() {
         Ok(runtime) => runtime,
-        Err(e) => return Failure::Failed(format!("the runtime could not be started: {e}")).report(),
+        Err(code) => return code,
     };
     let ended = runtime.block_on(until_told(config));
     runtime.shutdown_timeout(LEAVE);
