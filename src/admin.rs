@@ -26,11 +26,11 @@ use axum::http::{Method, header};
 use axum::response::IntoResponse;
 use axum::routing::{MethodRouter, delete, get, post};
 use futures_util::future::BoxFuture;
-use tokio::net::{TcpListener, UnixListener};
 
 use crate::config::{self, Secret};
 use crate::drain::{Drain, SinkStatus};
-use crate::queue::Queue;
+use crate::queue::{AppendError, Queue};
+use crate::server::Listener;
 use crate::telemetry::metrics::Metrics;
 use problem::Problem;
 pub use readiness::Readiness;
@@ -76,7 +76,7 @@ pub trait Sinks: Send + Sync {
     fn statuses(&self) -> Vec<SinkStatus>;
 
     /// Pauses a sink or lets it run again, also over restarts; `false` if there is no such sink.
-    fn set_paused<'a>(&'a self, sink: &'a str, paused: bool) -> BoxFuture<'a, bool>;
+    fn set_paused<'a>(&'a self, sink: &'a str, paused: bool) -> BoxFuture<'a, Result<bool, AppendError>>;
 }
 
 impl Sinks for Drain {
@@ -84,18 +84,9 @@ impl Sinks for Drain {
         Drain::statuses(self)
     }
 
-    fn set_paused<'a>(&'a self, sink: &'a str, paused: bool) -> BoxFuture<'a, bool> {
+    fn set_paused<'a>(&'a self, sink: &'a str, paused: bool) -> BoxFuture<'a, Result<bool, AppendError>> {
         Box::pin(async move { if paused { self.pause(sink).await } else { self.resume(sink).await } })
     }
-}
-
-/// A bound socket.
-#[derive(Debug)]
-pub enum Listener {
-    /// `host:port`
-    Tcp(TcpListener),
-    /// `unix:/path`
-    Unix(UnixListener),
 }
 
 /// Serves the admin API until `shutdown` resolves, then lets open connections finish for a moment. Dropping the future closes the

@@ -2,10 +2,19 @@
 
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::time::Instant;
 
-use crate::config::Config;
+use tokio::sync::watch;
+use tokio::task::JoinSet;
+
+use crate::admin::{self, ProxyFacts, Readiness};
+use crate::config::{Config, Listen};
 use crate::drain::Drain;
-use crate::queue::Queue;
+use crate::proxy::Proxy;
+use crate::queue::{Queue, QueueError};
+use crate::server::{self, Listener};
+use crate::sink::{self, SetupError};
+use crate::systemd;
 use crate::telemetry::metrics::Metrics;
 
 /// A running offramp: queue, drain, admin and proxies.
@@ -20,15 +29,25 @@ pub struct Offramp {
     pub proxies: Vec<(String, SocketAddr)>,
     /// The admin API's address, where it is TCP.
     pub admin: Option<SocketAddr>,
+    stop_proxies: watch::Sender<bool>,
+    stop_admin: watch::Sender<bool>,
+    proxy_tasks: JoinSet<()>,
+    admin_task: JoinSet<()>,
 }
 
 /// Why offramp could not start.
 #[derive(Debug, thiserror::Error)]
 pub enum StartError {
+    /// The queue.
+    #[error(transparent)]
+    Queue(#[from] QueueError),
+    /// A sink.
+    #[error(transparent)]
+    Sink(#[from] SetupError),
     /// A listener.
-    #[error("cannot listen on {listen} for {what}: {source}")]
+    #[error("{what} cannot listen on {listen}: {source}")]
     Listen {
-        /// The proxy's name, or `the admin API`.
+        /// `proxy NAME` or `admin`.
         what: String,
         /// The address as configured.
         listen: String,
@@ -38,13 +57,109 @@ pub enum StartError {
 }
 
 impl Offramp {
-    /// Opens the queue, binds every listener, starts the sinks, then serves.
+    /// Opens the queue, binds every listener, starts the sinks, then serves. Logs a line `listening` for each listener, and tells systemd.
     pub async fn start(config: Config) -> Result<Self, StartError> {
-        let _ = config;
-        unimplemented!()
+        let started = Instant::now();
+        let metrics = Metrics::new();
+        let queue = open_queue(&config, &metrics).await?;
+        let mut sinks = Vec::new();
+        for sink in &config.sinks {
+            sinks.push((sink.clone(), sink::open(sink)?));
+        }
+        let mut listeners = Vec::new();
+        for proxy in &config.proxies {
+            listeners.push(bind(format!("proxy {}", proxy.name), &proxy.listen).await?);
+        }
+        let admin_listener = bind("admin".to_owned(), &config.admin.listen).await?;
+        let admin = admin_listener.local_addr();
+
+        let drain = Arc::new(Drain::start(&queue, sinks, &metrics));
+        let readiness = Readiness::default();
+        let (stop_proxies, stop_admin) = (watch::Sender::new(false), watch::Sender::new(false));
+        let ids: Vec<_> = config
+            .sinks
+            .iter()
+            .filter_map(|sink| Some((sink.name.clone(), queue.sink_id(&sink.name)?, sink.order_by)))
+            .collect();
+        let (mut proxies, mut facts, mut proxy_tasks) = (Vec::new(), Vec::new(), JoinSet::new());
+        for (proxy, listener) in config.proxies.into_iter().zip(listeners) {
+            let address = listener.local_addr();
+            facts.push(ProxyFacts {
+                name: proxy.name.clone(),
+                listen: address.map_or_else(|| proxy.listen.to_string(), |a| a.to_string()),
+                upstream: proxy.upstream.to_string(),
+            });
+            proxies.extend(address.map(|a| (proxy.name.clone(), a)));
+            let proxy = Proxy::new(proxy, config.queue.on_full, &ids, queue.clone(), &metrics);
+            let (stop, ready) = (stopped(&stop_proxies), readiness.clone());
+            proxy_tasks.spawn(async move {
+                let name = proxy.name().to_owned();
+                server::serve(listener, proxy, stop).await;
+                ready.down(format!("proxy {name}"), "its listener is closed");
+            });
+        }
+        let state = admin::State {
+            queue: queue.clone(),
+            limits: config.queue,
+            drain: drain.clone(),
+            metrics: metrics.clone(),
+            proxies: facts,
+            readiness,
+            token: config.admin.token,
+            started,
+        };
+        let stop = stopped(&stop_admin);
+        let mut admin_task = JoinSet::new();
+        admin_task.spawn(async move {
+            if let Err(error) = admin::serve(admin_listener, state, stop).await {
+                tracing::error!(%error, "the admin API has ended");
+            }
+        });
+        systemd::ready();
+        Ok(Self { queue, drain, metrics, proxies, admin, stop_proxies, stop_admin, proxy_tasks, admin_task })
     }
 
     /// Stops in order: accept nothing new, finish what is in flight (up to each proxy's `drain_timeout`), give attempts in flight a
-    /// moment, commit, close the queue.
-    pub async fn shutdown(self) {}
+    /// moment, commit, close the queue. The admin API answers until then.
+    pub async fn shutdown(mut self) {
+        systemd::stopping();
+        self.stop_proxies.send_replace(true);
+        while self.proxy_tasks.join_next().await.is_some() {}
+        self.drain.stop().await;
+        let queue = self.queue.clone();
+        if tokio::task::spawn_blocking(move || queue.close()).await.is_err() {
+            tracing::error!("closing the queue panicked; what was acknowledged is safe");
+        }
+        self.stop_admin.send_replace(true);
+        while self.admin_task.join_next().await.is_some() {}
+    }
+}
+
+async fn open_queue(config: &Config, metrics: &Metrics) -> Result<Queue, QueueError> {
+    let (queue, sinks, metrics) = (config.queue.clone(), config.sinks.clone(), metrics.clone());
+    match tokio::task::spawn_blocking(move || Queue::open(&queue, &sinks, &metrics)).await {
+        Ok(opened) => opened,
+        Err(panic) => {
+            Err(QueueError::Unreadable { path: config.queue.path.clone(), message: format!("the engine panicked: {panic}") })
+        }
+    }
+}
+
+async fn bind(what: String, listen: &Listen) -> Result<Listener, StartError> {
+    match Listener::bind(listen).await {
+        Ok(listener) => {
+            let address = listener.local_addr().map_or_else(|| listen.to_string(), |a| a.to_string());
+            tracing::info!(what, address, "listening");
+            Ok(listener)
+        }
+        Err(source) => Err(StartError::Listen { what, listen: listen.to_string(), source }),
+    }
+}
+
+/// Resolves when told to stop, or when nobody is left who could tell.
+fn stopped(stop: &watch::Sender<bool>) -> impl Future<Output = ()> + Send + use<> {
+    let mut stop = stop.subscribe();
+    async move {
+        let _ = stop.wait_for(|stop| *stop).await; // an error: the sender is gone
+    }
 }

@@ -9,6 +9,7 @@ use uuid::Uuid;
 use super::Shared;
 use super::api::{self, Episode, Listing, Page};
 use super::problem::Problem;
+use crate::queue::Deleted;
 use crate::queue::View;
 
 type Pairs = Result<Query<Vec<(String, String)>>, QueryRejection>;
@@ -28,12 +29,12 @@ pub(super) async fn show(State(shared): State<Shared>, Path(id): Path<String>) -
 
 /// An attempt that is under way can't be called back: removing its episode would only hide where it went.
 pub(super) async fn remove(State(shared): State<Shared>, Path(id): Path<String>) -> Result<StatusCode, Problem> {
-    let view = find(&shared, &id).await?;
-    let id = view.episode.id;
-    if let Some(busy) = view.sinks.iter().find(|s| s.state == crate::queue::State::InFlight) {
-        return Err(Problem::conflict(format!("an attempt is under way at {}; try again when it has ended", busy.sink)));
+    let id = find(&shared, &id).await?.episode.id;
+    match shared.state.queue.delete(id).await? {
+        Deleted::Gone => Ok(StatusCode::NO_CONTENT),
+        Deleted::InFlight => Err(Problem::conflict("an attempt is under way; try again when it has ended".to_owned())),
+        Deleted::Unknown => Err(unknown(id)),
     }
-    if shared.state.queue.delete(id).await? { Ok(StatusCode::NO_CONTENT) } else { Err(unknown(id)) }
 }
 
 async fn find(shared: &Shared, id: &str) -> Result<View, Problem> {

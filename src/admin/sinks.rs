@@ -20,7 +20,7 @@ pub(super) async fn resume(State(shared): State<Shared>, Path(name): Path<String
 async fn set(shared: &Shared, name: &str, paused: bool) -> Result<Json<Value>, Problem> {
     let known: Vec<String> = shared.state.drain.statuses().into_iter().map(|s| s.name).collect();
     known_sink(name, &known).map_err(|refused| Problem::not_found(refused.0))?;
-    if !shared.state.drain.set_paused(name, paused).await {
+    if !shared.state.drain.set_paused(name, paused).await? {
         return Err(Problem::not_found(format!("sink \"{name}\" has just gone")));
     }
     tracing::info!(sink = name, "{}", if paused { "paused by an operator" } else { "resumed by an operator" });

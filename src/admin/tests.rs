@@ -22,14 +22,14 @@ impl Sinks for FakeDrain {
         self.statuses.lock().unwrap().clone()
     }
 
-    fn set_paused<'a>(&'a self, sink: &'a str, paused: bool) -> BoxFuture<'a, bool> {
+    fn set_paused<'a>(&'a self, sink: &'a str, paused: bool) -> BoxFuture<'a, Result<bool, AppendError>> {
         let mut statuses = self.statuses.lock().unwrap();
         let found = statuses.iter_mut().find(|s| s.name == sink);
         let known = found.is_some();
         if let Some(status) = found {
             status.state = if paused { "paused" } else { "running" };
         }
-        Box::pin(std::future::ready(known))
+        Box::pin(std::future::ready(Ok(known)))
     }
 }
 

@@ -13,6 +13,7 @@ use crate::clock;
 use crate::config::{Config, Listen, SinkKind, Upstream};
 use crate::drain::SinkStatus;
 use crate::queue::{AppendError, Queue, QueueError};
+use crate::telemetry::metrics::Metrics;
 
 /// The one interface.
 pub(super) enum Source {
@@ -122,7 +123,7 @@ impl Local {
                 path.display()
             )));
         }
-        let queue = Queue::open(&config.queue, &config.sinks).map_err(|e| match e {
+        let queue = Queue::open(&config.queue, &config.sinks, &Metrics::new()).map_err(|e| match e {
             QueueError::Locked { .. } => Failure::Unreachable(format!(
                 "offramp does not answer at {address} ({why}), but {e}; is admin.listen the one that it was started with?"
             )),

@@ -253,6 +253,8 @@ fn of<'a>(stats: &'a Stats, sink: &str) -> &'a SinkStats {
         in_flight: 0,
         delivered_kept: 0,
         oldest_pending: None,
+        paused: None,
+        longest_confirm_ms: 0,
     };
     stats.sinks.iter().find(|s| s.name == sink).unwrap_or(&NONE)
 }
