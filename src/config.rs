@@ -320,3 +320,21 @@ impl std::fmt::Debug for Secret {
         f.write_str("(secret)")
     }
 }
+
+impl std::fmt::Display for Listen {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Tcp(address) => f.write_str(address),
+            Self::Unix(path) => write!(f, "unix:{}", path.display()),
+        }
+    }
+}
+
+impl std::fmt::Display for Upstream {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Http { authority, .. } => write!(f, "http://{}", String::from_utf8_lossy(authority.as_bytes())),
+            Self::Unix(path) => write!(f, "unix:{}", path.display()),
+        }
+    }
+}
