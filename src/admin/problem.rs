@@ -7,8 +7,7 @@ use serde::{Deserialize, Serialize};
 use super::api::Refused;
 use crate::queue::AppendError;
 
-/// An error as the client gets it. The title is the status's own phrase, hence the type `about:blank`; `x-offramp-error` carries a
-/// code for programs.
+/// An error as the client gets it. Its code, for programs, is in `type` and in `x-offramp-error`, as with the errors that a proxy makes.
 #[derive(Debug)]
 pub(super) struct Problem {
     status: StatusCode,
@@ -105,7 +104,7 @@ impl From<axum::extract::rejection::JsonRejection> for Problem {
 impl IntoResponse for Problem {
     fn into_response(self) -> Response {
         let body = Body {
-            kind: "about:blank".to_owned(),
+            kind: format!("urn:offramp:error:{}", self.code),
             title: self.status.canonical_reason().unwrap_or("Error").to_owned(),
             status: self.status.as_u16(),
             detail: self.detail,

@@ -113,10 +113,10 @@ async fn parts(response: Response) -> (StatusCode, Value) {
 async fn problem(response: Response, status: u16) -> String {
     assert_eq!(response.status(), status);
     assert_eq!(response.headers()["content-type"], "application/problem+json");
-    assert!(response.headers().contains_key("x-offramp-error"));
+    let code = response.headers()["x-offramp-error"].to_str().unwrap().to_owned();
     let (_, body) = parts(response).await;
     assert_eq!(body["status"], status);
-    assert_eq!(body["type"], "about:blank");
+    assert_eq!(body["type"], format!("urn:offramp:error:{code}"));
     assert!(body["title"].is_string());
     body["detail"].as_str().unwrap().to_owned()
 }

@@ -50,12 +50,9 @@ impl Client {
         Self { listen: dialable(&admin.listen), token: admin.token.clone() }
     }
 
-    /// The address as the configuration writes it.
+    /// Where it asks, as the configuration writes it.
     pub(super) fn address(&self) -> String {
-        match &self.listen {
-            Listen::Tcp(address) => address.clone(),
-            Listen::Unix(path) => format!("unix:{}", path.display()),
-        }
+        self.listen.to_string()
     }
 
     /// Whether an offramp answers there. Something else that does is a failure: to go on would be to guess.

@@ -10,7 +10,7 @@ use super::client::{Client, NoAnswer};
 use super::failure::Failure;
 use crate::admin::api::{Count, Episode, Listing, Page, ProxyStatus, Selection, Status};
 use crate::clock;
-use crate::config::{Config, Listen, SinkKind, Upstream};
+use crate::config::{Config, SinkKind};
 use crate::drain::SinkStatus;
 use crate::queue::{AppendError, Queue, QueueError};
 use crate::telemetry::metrics::Metrics;
@@ -150,14 +150,8 @@ impl Local {
             .iter()
             .map(|proxy| ProxyStatus {
                 name: proxy.name.clone(),
-                listen: match &proxy.listen {
-                    Listen::Tcp(address) => address.clone(),
-                    Listen::Unix(path) => format!("unix:{}", path.display()),
-                },
-                upstream: match &proxy.upstream {
-                    Upstream::Http { authority, .. } => format!("http://{}", String::from_utf8_lossy(authority.as_bytes())),
-                    Upstream::Unix(path) => format!("unix:{}", path.display()),
-                },
+                listen: proxy.listen.to_string(),
+                upstream: proxy.upstream.to_string(),
                 in_flight: 0,
                 waiting: 0,
             })
