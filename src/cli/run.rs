@@ -27,13 +27,15 @@ pub(super) fn run(globals: &Globals) -> ExitCode {
         Ok(runtime) => runtime,
         Err(code) => return code,
     };
+    let elsewhere = config.log.file.is_some();
     let ended = runtime.block_on(until_told(config));
     runtime.shutdown_timeout(LEAVE);
     match ended {
         Ok(()) => ExitCode::SUCCESS,
         Err(failure) => {
             tracing::error!("{failure}");
-            ExitCode::from(failure.code())
+            // Whoever started it looks at the terminal first.
+            if elsewhere { failure.report() } else { ExitCode::from(failure.code()) }
         }
     }
 }

@@ -112,6 +112,17 @@ fn found<T>(answer: Option<T>) -> Result<T, Failure> {
     answer.ok_or_else(|| Failure::Failed("the running offramp does not know this command; is it of another version?".to_owned()))
 }
 
+/// A queue that is in use says that an offramp runs after all, at another address or hanging.
+fn not_opened(e: &QueueError, address: &str, why: &NoAnswer) -> Failure {
+    if matches!(e, QueueError::Locked { .. }) {
+        Failure::Unreachable(format!(
+            "offramp does not answer at {address} ({why}), but {e}; is admin.listen the one that it was started with?"
+        ))
+    } else {
+        Failure::Failed(e.to_string())
+    }
+}
+
 impl Local {
     fn open(config: &Config, address: String, why: &NoAnswer) -> Result<Self, Failure> {
         let path = &config.queue.path;
@@ -123,13 +134,7 @@ impl Local {
                 path.display()
             )));
         }
-        let queue = Queue::open(&config.queue, &config.sinks, &Metrics::new()).map_err(|e| match e {
-            QueueError::Locked { .. } => Failure::Unreachable(format!(
-                "offramp does not answer at {address} ({why}), but {e}; is admin.listen the one that it was started with?"
-            )),
-            #[allow(unreachable_patterns)] // Further reasons may come.
-            e => Failure::Failed(e.to_string()),
-        })?;
+        let queue = Queue::open(&config.queue, &config.sinks, &Metrics::new()).map_err(|e| not_opened(&e, &address, why))?;
         let sinks = config
             .sinks
             .iter()
@@ -169,5 +174,22 @@ impl Local {
             self.queue.stats().sinks.into_iter().map(|s| s.name).filter(|name| !self.sinks.iter().any(|s| s.name == *name)),
         );
         names
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_queue_in_use_is_an_offramp_that_could_not_be_reached() {
+        let locked = QueueError::Locked { path: "/q".into() };
+        let failure = not_opened(&locked, "127.0.0.1:9911", &NoAnswer::Timeout);
+        assert_eq!(failure.code(), 3);
+        assert!(
+            failure
+                .to_string()
+                .starts_with("offramp does not answer at 127.0.0.1:9911 (no answer within 5 s), but the queue in /q")
+        );
     }
 }
