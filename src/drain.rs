@@ -45,6 +45,9 @@ pub struct SinkStatus {
     pub avg_attempt_seconds: f64,
 }
 
+/// The reason that `status` shows for a sink that was paused by hand.
+pub const PAUSED_BY_OPERATOR: &str = "paused by an operator";
+
 /// All sinks.
 pub struct Drain {
     runners: Vec<Arc<Runner>>,
@@ -73,7 +76,7 @@ impl Drain {
 
     /// Stops draining one sink, also over restarts; attempts in flight go on. `false` if there is no such sink.
     pub async fn pause(&self, sink: &str) -> Result<bool, AppendError> {
-        self.set_pause(sink, Some("paused by an operator".to_owned())).await
+        self.set_pause(sink, Some(PAUSED_BY_OPERATOR.to_owned())).await
     }
 
     /// Starts it again; `false` if there is no such sink.

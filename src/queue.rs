@@ -137,6 +137,26 @@ enum WriterSide {
     Inline(Box<Writer>),
 }
 
+impl Drop for Inner {
+    fn drop(&mut self) {
+        self.close();
+    }
+}
+
+impl Inner {
+    fn close(&self) {
+        self.shared.close();
+        let thread = match &mut *self.writer.lock().unwrap_or_else(PoisonError::into_inner) {
+            WriterSide::Thread(thread) => thread.take(),
+            #[cfg(test)]
+            WriterSide::Inline(_) => None,
+        };
+        if thread.is_some_and(|thread| thread.join().is_err()) {
+            tracing::error!("the queue's writer panicked");
+        }
+    }
+}
+
 impl Queue {
     /// Opens the queue, or creates it. What was under way when it was last open is ready again. Blocks for the disk.
     pub fn open(config: &config::Queue, sinks: &[config::Sink], metrics: &Metrics) -> Result<Self, QueueError> {
@@ -174,15 +194,7 @@ impl Queue {
 
     /// Takes nothing more, commits what it has, and returns when all of it is on stable storage. Blocks for the disk.
     pub fn close(&self) {
-        self.inner.shared.close();
-        let side = match &mut *self.writer() {
-            WriterSide::Thread(thread) => thread.take(),
-            #[cfg(test)]
-            WriterSide::Inline(_) => None,
-        };
-        if side.is_some_and(|thread| thread.join().is_err()) {
-            tracing::error!("the queue's writer panicked");
-        }
+        self.inner.close();
     }
 
     /// Hands an episode to the writer, for the lanes given. Does not block, except for encoding here in the caller.
@@ -233,6 +245,7 @@ impl Queue {
         self.inner.shared.clock.now_ms()
     }
 
+    #[cfg(test)]
     fn writer(&self) -> std::sync::MutexGuard<'_, WriterSide> {
         self.inner.writer.lock().unwrap_or_else(PoisonError::into_inner)
     }

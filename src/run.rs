@@ -76,11 +76,8 @@ impl Offramp {
         let drain = Arc::new(Drain::start(&queue, sinks, &metrics));
         let readiness = Readiness::default();
         let (stop_proxies, stop_admin) = (watch::Sender::new(false), watch::Sender::new(false));
-        let ids: Vec<_> = config
-            .sinks
-            .iter()
-            .filter_map(|sink| Some((sink.name.clone(), queue.sink_id(&sink.name)?, sink.order_by)))
-            .collect();
+        let ids: Vec<_> =
+            config.sinks.iter().filter_map(|sink| Some((sink.name.clone(), queue.sink_id(&sink.name)?, sink.order_by))).collect();
         let (mut proxies, mut facts, mut proxy_tasks) = (Vec::new(), Vec::new(), JoinSet::new());
         for (proxy, listener) in config.proxies.into_iter().zip(listeners) {
             let address = listener.local_addr();

@@ -8,6 +8,7 @@ use axum::http::{Request, StatusCode};
 use axum::response::Response;
 use http_body_util::BodyExt;
 use serde_json::Value;
+use tokio::net::TcpListener;
 use tower::ServiceExt;
 
 use super::api::testing::sinks;
@@ -85,7 +86,7 @@ fn state(dir: &tempfile::TempDir, token: Option<&str>) -> State {
         keep_dead: Duration::from_secs(86_400),
     };
     State {
-        queue: Queue::open(&limits, &[]).unwrap(),
+        queue: Queue::open(&limits, &[], &Metrics::new()).unwrap(),
         limits,
         drain: Arc::new(FakeDrain { statuses: Mutex::new(sinks()) }),
         metrics: Metrics::new(),

@@ -11,7 +11,7 @@ use super::failure::Failure;
 use crate::admin::api::{Count, Episode, Listing, Page, ProxyStatus, Selection, Status};
 use crate::clock;
 use crate::config::{Config, SinkKind};
-use crate::drain::SinkStatus;
+use crate::drain::{PAUSED_BY_OPERATOR, SinkStatus};
 use crate::queue::{AppendError, Queue, QueueError};
 use crate::telemetry::metrics::Metrics;
 
@@ -28,7 +28,6 @@ pub(super) struct Local {
     queue: Queue,
     sinks: Vec<SinkStatus>,
     proxies: Vec<ProxyStatus>,
-    address: String,
 }
 
 /// What to do with dead letters.
@@ -99,10 +98,13 @@ impl Source {
                 let answer: Option<Value> = client.post(&format!("/api/v1/sinks/{name}/{verb}"), &json!({})).await?;
                 Ok(answer.map(|a| a["state"].as_str().unwrap_or("running").to_owned()))
             }
-            Self::Local(local) => Err(Failure::Unreachable(format!(
-                "offramp does not answer at {}: only a running offramp pauses and resumes its sinks",
-                local.address
-            ))),
+            Self::Local(local) => {
+                let Some(id) = local.queue.sink_id(sink) else { return Ok(None) };
+                let reason = paused.then(|| PAUSED_BY_OPERATOR.to_owned());
+                let done = local.queue.pause(id, reason).await;
+                done.map_err(|e: AppendError| Failure::Failed(format!("nothing was changed: {e}")))?;
+                Ok(Some(if paused { "paused" } else { "running" }.to_owned()))
+            }
         }
     }
 }
@@ -161,7 +163,7 @@ impl Local {
                 waiting: 0,
             })
             .collect();
-        Ok(Self { queue, sinks, proxies, address })
+        Ok(Self { queue, sinks, proxies })
     }
 
     fn status(&self) -> Status {
@@ -183,13 +185,11 @@ mod tests {
 
     #[test]
     fn a_queue_in_use_is_an_offramp_that_could_not_be_reached() {
-        let locked = QueueError::Locked { path: "/q".into() };
+        let locked = QueueError::Locked { path: "/q".into(), pid: "7".into() };
         let failure = not_opened(&locked, "127.0.0.1:9911", &NoAnswer::Timeout);
         assert_eq!(failure.code(), 3);
-        assert!(
-            failure
-                .to_string()
-                .starts_with("offramp does not answer at 127.0.0.1:9911 (no answer within 5 s), but the queue in /q")
-        );
+        assert!(failure.to_string().starts_with(
+            "offramp does not answer at 127.0.0.1:9911 (no answer within 5 s), but the queue at /q is in use by process 7"
+        ));
     }
 }

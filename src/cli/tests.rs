@@ -11,10 +11,11 @@ use tokio::net::{TcpListener, UnixListener};
 use super::output::tests::Captured;
 use super::*;
 use crate::admin::api::testing::sinks;
-use crate::admin::{self, Listener, Readiness, Sinks};
+use crate::admin::{self, Readiness, Sinks};
 use crate::config::{self, Admin, Listen, Log, LogFormat, Secret};
 use crate::drain::SinkStatus;
-use crate::queue::Queue;
+use crate::queue::{AppendError, Queue};
+use crate::server::Listener;
 use crate::telemetry::metrics::Metrics;
 
 struct FakeDrain;
@@ -24,8 +25,8 @@ impl Sinks for FakeDrain {
         sinks()
     }
 
-    fn set_paused<'a>(&'a self, _: &'a str, _: bool) -> BoxFuture<'a, bool> {
-        Box::pin(std::future::ready(true))
+    fn set_paused<'a>(&'a self, _: &'a str, _: bool) -> BoxFuture<'a, Result<bool, AppendError>> {
+        Box::pin(std::future::ready(Ok(true)))
     }
 }
 
@@ -52,7 +53,7 @@ fn config(queue: &Path, listen: Listen, token: Option<&str>) -> Config {
 /// Serves the admin API of a running offramp, until the test ends.
 fn serve(listener: Listener, config: &Config) {
     let state = admin::State {
-        queue: Queue::open(&config.queue, &config.sinks).unwrap(),
+        queue: Queue::open(&config.queue, &config.sinks, &Metrics::new()).unwrap(),
         limits: config.queue.clone(),
         drain: Arc::new(FakeDrain),
         metrics: Metrics::new(),
@@ -169,7 +170,7 @@ async fn without_a_running_offramp_the_queue_is_read_directly_in_the_same_shapes
     let dir = tempfile::tempdir().unwrap();
     let here = running(&dir.path().join("a"), None).await;
     let offline = config(&dir.path().join("b"), nobody().await, None);
-    drop(Queue::open(&offline.queue, &offline.sinks).unwrap());
+    drop(Queue::open(&offline.queue, &offline.sinks, &Metrics::new()).unwrap());
     std::fs::create_dir_all(&offline.queue.path).unwrap();
 
     for line in ["offramp episodes --json", "offramp dead list --json", "offramp dead purge --all --yes"] {

@@ -192,6 +192,7 @@ pub(crate) mod tests {
                     attempts: 1,
                     next_attempt_at: Some(1_767_225_610_000),
                     delivered_at: None,
+                    ended_at: None,
                     reason: None,
                     last_error: Some("HTTP 500: boom".into()),
                     history: vec![queue::Attempt {
@@ -209,6 +210,7 @@ pub(crate) mod tests {
                     attempts: 1,
                     next_attempt_at: None,
                     delivered_at: None,
+                    ended_at: None,
                     reason: Some("rejected".into()),
                     last_error: Some("disk on fire".into()),
                     history: vec![queue::Attempt {

@@ -291,6 +291,7 @@ pub(crate) mod tests {
         let log = Ledger { captured: 10, delivered: 10, ..Ledger::default() };
         Stats {
             state: "ok",
+            disk_low: false,
             episodes: 6,
             bytes: 20_480,
             ledger: Ledger { captured: 20, delivered: 13, dead: 1, purged: 0, expired: 0, pending: 6 },
@@ -301,8 +302,18 @@ pub(crate) mod tests {
                     in_flight: 2,
                     delivered_kept: 3,
                     oldest_pending: Some(NOW - 42_500),
+                    paused: None,
+                    longest_confirm_ms: 0,
                 },
-                SinkStats { name: "log".into(), ledger: log, in_flight: 0, delivered_kept: 10, oldest_pending: None },
+                SinkStats {
+                    name: "log".into(),
+                    ledger: log,
+                    in_flight: 0,
+                    delivered_kept: 10,
+                    oldest_pending: None,
+                    paused: None,
+                    longest_confirm_ms: 0,
+                },
             ],
         }
     }
