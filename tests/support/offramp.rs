@@ -80,7 +80,7 @@ impl Offramp {
         loop {
             let page = self.get(&format!("/api/v1/episodes?limit=500{cursor}"));
             episodes.extend(page["episodes"].as_array().expect("a page has episodes").iter().cloned());
-            cursor = match &page["next"] {
+            cursor = match &page["next_cursor"] {
                 Value::Null => return episodes,
                 Value::String(next) => format!("&cursor={next}"),
                 next => format!("&cursor={next}"),
