@@ -43,7 +43,7 @@ impl Source {
         let client = Client::new(&config.admin);
         match client.probe().await? {
             Ok(()) => Ok(Self::Remote(client)),
-            Err(why) => Local::open(config, client.address(), &why).map(|local| Self::Local(Box::new(local))),
+            Err(why) => Local::open(config, &client.address(), &why).map(|local| Self::Local(Box::new(local))),
         }
     }
 
@@ -126,7 +126,7 @@ fn not_opened(e: &QueueError, address: &str, why: &NoAnswer) -> Failure {
 }
 
 impl Local {
-    fn open(config: &Config, address: String, why: &NoAnswer) -> Result<Self, Failure> {
+    fn open(config: &Config, address: &str, why: &NoAnswer) -> Result<Self, Failure> {
         let path = &config.queue.path;
         // Opening would make it: an empty queue that somebody only asked about.
         if !path.exists() {
@@ -136,7 +136,7 @@ impl Local {
                 path.display()
             )));
         }
-        let queue = Queue::open(&config.queue, &config.sinks, &Metrics::new()).map_err(|e| not_opened(&e, &address, why))?;
+        let queue = Queue::open(&config.queue, &config.sinks, &Metrics::new()).map_err(|e| not_opened(&e, address, why))?;
         let sinks = config
             .sinks
             .iter()

@@ -184,9 +184,10 @@ impl Runner {
             return Ok(());
         }
         self.queue.pause(self.id, reason.clone()).await?;
-        match &reason {
-            Some(reason) => tracing::warn!(sink = self.config.name, reason, "the sink is paused"),
-            None => tracing::info!(sink = self.config.name, "the sink is resumed"),
+        if let Some(reason) = &reason {
+            tracing::warn!(sink = self.config.name, reason, "the sink is paused")
+        } else {
+            tracing::info!(sink = self.config.name, "the sink is resumed")
         }
         lock(&self.gate).paused = reason;
         self.changed.notify_one();

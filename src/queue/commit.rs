@@ -374,9 +374,9 @@ impl Writer {
                 }
                 (Op::Redrive(which, reply), outcome) => {
                     rung.extend(which.iter().map(|(sink, _)| *sink));
-                    let _ = reply.send(count(outcome));
+                    let _ = reply.send(count(&outcome));
                 }
-                (Op::Purge(_, reply), outcome) => drop(reply.send(count(outcome))),
+                (Op::Purge(_, reply), outcome) => drop(reply.send(count(&outcome))),
                 (Op::Delete(_, reply), outcome) => {
                     rung.extend(self.shared.sinks.iter().map(|s| s.id)); // a lane may have a new head
                     let _ = reply.send(match outcome {
@@ -407,9 +407,9 @@ impl Writer {
     }
 }
 
-fn count(outcome: Result<Outcome, AppendError>) -> Result<u64, AppendError> {
+fn count(outcome: &Result<Outcome, AppendError>) -> Result<u64, AppendError> {
     match outcome {
-        Ok(Outcome::Count(n)) => Ok(n),
+        Ok(Outcome::Count(n)) => Ok(*n),
         Ok(_) | Err(_) => Err(AppendError::Failed),
     }
 }
@@ -419,9 +419,9 @@ fn step(engine: &mut Engine, disk_low: bool, txn: &mut Txn<'_>, op: &Op, now: u6
         Op::Append(..) if disk_low => Outcome::Append(Err(AppendError::Full)),
         Op::Append(append, ..) => Outcome::Append(engine.append(txn, append, now)?),
         Op::Claim(sink, request, _) => Outcome::Claims(engine.claim(txn, *sink, *request, now)?),
-        Op::Begin(claim, _) => Outcome::Begun(engine.begin(txn, claim, now)?),
+        Op::Begin(claim, _) => Outcome::Begun(Engine::begin(txn, claim, now)?),
         Op::Accepted(claim) => {
-            engine.accepted(txn, claim, now)?;
+            Engine::accepted(txn, claim, now)?;
             Outcome::Done
         }
         Op::Finish(claim, finish, line) => {

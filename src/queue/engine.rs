@@ -13,19 +13,17 @@ use std::sync::Arc;
 use uuid::Uuid;
 
 use super::keys;
+use super::retention::ROWS;
 use super::rows::{Ended, Meta, Record, Sent, SinkRow, Waiting};
 use super::store::{MAX_VALUE, Store, Writes};
 use super::txn::{Txn, TxnError};
-use super::{AppendError, Attempt, Claim, ClaimRequest, Claims, Deleted, Finish, Lane, Seq, SinkId, State, codec};
-
-/// Bytes that an episode's index rows take, roughly; counted with its record.
-const ROWS: u64 = 256;
+use super::{AppendError, Attempt, Claim, ClaimRequest, Claims, Finish, Lane, Seq, SinkId, State, codec};
 
 /// History kept per episode and sink: the first line and the newest ones.
 const HISTORY: u32 = 32;
 
 /// Receipts that make room for one append at most, and rows that expire in one go.
-const SWEEP: usize = 256;
+pub(super) const SWEEP: usize = 256;
 
 /// How much the queue may hold.
 #[derive(Debug, Clone, Copy)]
@@ -74,7 +72,7 @@ impl Engine {
         Ok(txn.into_writes())
     }
 
-    fn sink(&mut self, id: SinkId) -> &mut SinkState {
+    pub(super) fn sink(&mut self, id: SinkId) -> &mut SinkState {
         self.sinks.entry(id).or_insert_with(|| SinkState::new(format!("#{}", id.0), SinkRow::default()))
     }
 
@@ -173,7 +171,7 @@ impl Engine {
     }
 
     /// Counts one more attempt of a claimed episode; how many that makes. None: it is no longer there.
-    pub fn begin(&mut self, txn: &mut Txn<'_>, claim: &Claim, now: u64) -> Result<Option<u32>, TxnError> {
+    pub fn begin(txn: &mut Txn<'_>, claim: &Claim, now: u64) -> Result<Option<u32>, TxnError> {
         let key = keys::waiting(claim.sink, claim.lane, claim.seq);
         let Some(mut waiting) = txn.get::<Waiting>(&key)? else { return Ok(None) };
         waiting.attempts += 1;
@@ -183,7 +181,7 @@ impl Engine {
     }
 
     /// Notes that the sink took a claimed episode.
-    pub fn accepted(&mut self, txn: &mut Txn<'_>, claim: &Claim, now: u64) -> Result<(), TxnError> {
+    pub fn accepted(txn: &mut Txn<'_>, claim: &Claim, now: u64) -> Result<(), TxnError> {
         let key = keys::waiting(claim.sink, claim.lane, claim.seq);
         if let Some(mut waiting) = txn.get::<Waiting>(&key)? {
             waiting.sent = Sent::Accepted(now);
@@ -216,7 +214,7 @@ impl Engine {
             }
             waiting.entries += 1;
         }
-        let due = self.due(txn, sink, lane)?;
+        let due = due(txn, sink, lane)?;
         match finish {
             Finish::Delivered { confirmed_in } => {
                 let row = &mut self.sink(sink).row;
@@ -239,26 +237,7 @@ impl Engine {
                 txn.put(key, &waiting)?;
             }
         }
-        self.move_ready(txn, sink, lane, due)
-    }
-
-    /// The not-before of a lane's head: the time of its row in `r`.
-    fn due(&self, txn: &Txn<'_>, sink: SinkId, lane: Lane) -> Result<Option<u64>, TxnError> {
-        Ok(txn.first(&keys::lane(sink, lane))?.map(|(_, row)| codec::decode::<Waiting>(&row).map_or(0, |w| w.not_before)))
-    }
-
-    /// Brings a lane's row in `r` up to date after a change of the lane; `before` is what [`Engine::due`] was.
-    fn move_ready(&self, txn: &mut Txn<'_>, sink: SinkId, lane: Lane, before: Option<u64>) -> Result<(), TxnError> {
-        let after = self.due(txn, sink, lane)?;
-        if before != after {
-            if let Some(due) = before {
-                txn.remove(keys::ready(sink, due, lane));
-            }
-            if let Some(due) = after {
-                txn.put_raw(keys::ready(sink, due, lane), Vec::new());
-            }
-        }
-        Ok(())
+        move_ready(txn, sink, lane, due)
     }
 
     /// From waiting to ended, delivered or dead.
@@ -295,171 +274,11 @@ impl Engine {
     }
 
     /// Counts an episode out once no sink waits for it any more.
-    fn left(&mut self, txn: &Txn<'_>, seq: Seq, sink: SinkId, sinks: u16) -> Result<(), TxnError> {
-        if sinks == 1 || !self.waits_elsewhere(txn, seq, sink)? {
+    pub(super) fn left(&mut self, txn: &Txn<'_>, seq: Seq, sink: SinkId, sinks: u16) -> Result<(), TxnError> {
+        if sinks == 1 || !waits_elsewhere(txn, seq, sink)? {
             self.meta.episodes -= 1;
         }
         Ok(())
-    }
-
-    fn waits_elsewhere(&self, txn: &Txn<'_>, seq: Seq, sink: SinkId) -> Result<bool, TxnError> {
-        for (other, lane) in readable_record(txn, seq)?.map(|(r, _)| r.lanes).unwrap_or_default() {
-            if other != sink && txn.get_raw(&keys::waiting(other, lane, seq))?.is_some() {
-                return Ok(true);
-            }
-        }
-        Ok(false)
-    }
-
-    /// Puts a dead letter back at its place; whether there was one.
-    pub fn redrive(&mut self, txn: &mut Txn<'_>, sink: SinkId, seq: Seq, now: u64) -> Result<bool, TxnError> {
-        let Some(dead) = self.dead_letter(txn, sink, seq)? else { return Ok(false) };
-        let due = self.due(txn, sink, dead.lane)?;
-        if dead.was.sinks == 1 || !self.waits_elsewhere(txn, seq, sink)? {
-            self.meta.episodes += 1;
-        }
-        txn.remove(keys::ended(seq, sink));
-        txn.remove(keys::dead(sink, seq));
-        txn.remove(keys::expiry(dead.expires_at, seq, sink));
-        txn.put(keys::waiting(sink, dead.lane, seq), &Waiting { attempts: 0, not_before: now, ..dead.was })?;
-        self.move_ready(txn, sink, dead.lane, due)?;
-        let state = self.sink(sink);
-        state.row.ledger.dead -= 1;
-        state.row.ledger.pending += 1;
-        if seq < state.row.oldest {
-            state.row.oldest = seq;
-            state.oldest = None;
-        }
-        Ok(true)
-    }
-
-    /// Removes a dead letter for good; whether there was one.
-    pub fn purge(&mut self, txn: &mut Txn<'_>, sink: SinkId, seq: Seq) -> Result<bool, TxnError> {
-        let Some(dead) = self.dead_letter(txn, sink, seq)? else { return Ok(false) };
-        self.lapse(txn, sink, seq, dead, State::Purged)?;
-        Ok(true)
-    }
-
-    fn dead_letter(&self, txn: &Txn<'_>, sink: SinkId, seq: Seq) -> Result<Option<Ended>, TxnError> {
-        Ok(txn.get::<Ended>(&keys::ended(seq, sink))?.filter(|e| e.state == State::Dead))
-    }
-
-    /// Nothing keeps this ended row any more: a receipt that expired, a dead letter that expired or was purged.
-    fn lapse(&mut self, txn: &mut Txn<'_>, sink: SinkId, seq: Seq, mut ended: Ended, state: State) -> Result<(), TxnError> {
-        txn.remove(keys::expiry(ended.expires_at, seq, sink));
-        let row = &mut self.sink(sink).row;
-        if ended.state == State::Dead {
-            row.ledger.dead -= 1;
-            if state == State::Purged {
-                row.ledger.purged += 1;
-            } else {
-                row.ledger.expired += 1;
-            }
-            txn.remove(keys::dead(sink, seq));
-        } else {
-            row.delivered_kept -= 1;
-        }
-        let clock = keys::clock(sink, ended.lane);
-        if txn.get::<u64>(&clock)? == Some(ended.was.at) {
-            txn.remove(clock);
-        }
-        ended.state = state;
-        ended.expires_at = 0;
-        txn.put(keys::ended(seq, sink), &ended)?;
-        self.drop_unkept(txn, seq)
-    }
-
-    /// Removes an episode that every sink has ended and nothing keeps.
-    fn drop_unkept(&mut self, txn: &mut Txn<'_>, seq: Seq) -> Result<(), TxnError> {
-        let Some((record, size)) = readable_record(txn, seq)? else { return Ok(()) };
-        for &(sink, _) in &record.lanes {
-            if txn.get::<Ended>(&keys::ended(seq, sink))?.is_none_or(|e| e.expires_at != 0) {
-                return Ok(());
-            }
-        }
-        let mut gone = vec![keys::id(record.id)];
-        for prefix in [keys::episode(seq)].into_iter().chain(record.lanes.iter().map(|(s, _)| keys::histories(seq, *s))) {
-            txn.scan(prefix.clone()..keys::end_of(&prefix), &mut |key, _| {
-                gone.push(key.to_vec());
-                true
-            })?;
-        }
-        gone.extend(record.lanes.iter().map(|(s, _)| keys::ended(seq, *s)));
-        for key in gone {
-            txn.remove(key);
-        }
-        self.meta.bytes = self.meta.bytes.saturating_sub(size as u64 + ROWS);
-        Ok(())
-    }
-
-    /// Removes one episode at every sink, unless an attempt is in flight.
-    pub fn delete(&mut self, txn: &mut Txn<'_>, id: Uuid, now: u64) -> Result<Deleted, TxnError> {
-        let Some(seq) = txn.get::<Seq>(&keys::id(id))? else { return Ok(Deleted::Unknown) };
-        let Some((record, _)) = read_record(txn, seq)? else { return Ok(Deleted::Unknown) };
-        if record.lanes.iter().any(|(sink, lane)| self.sink(*sink).claimed.get(lane) == Some(&seq)) {
-            return Ok(Deleted::InFlight);
-        }
-        for &(sink, lane) in &record.lanes {
-            let key = keys::waiting(sink, lane, seq);
-            if let Some(was) = txn.get::<Waiting>(&key)? {
-                let due = self.due(txn, sink, lane)?;
-                txn.remove(key);
-                self.move_ready(txn, sink, lane, due)?;
-                self.left(txn, seq, sink, was.sinks)?;
-                let ledger = &mut self.sink(sink).row.ledger;
-                ledger.pending -= 1;
-                ledger.purged += 1;
-                let ended = Ended { state: State::Purged, ended_at: now, expires_at: 0, reason: None, lane, was };
-                txn.put(keys::ended(seq, sink), &ended)?;
-            } else if let Some(ended) = txn.get::<Ended>(&keys::ended(seq, sink))?.filter(|e| e.expires_at != 0) {
-                let state = if ended.state == State::Dead { State::Purged } else { ended.state };
-                self.lapse(txn, sink, seq, ended, state)?;
-            }
-        }
-        self.drop_unkept(txn, seq)?;
-        Ok(Deleted::Gone)
-    }
-
-    /// Lets receipts and dead letters expire whose time has come; whether more are waiting.
-    pub fn expire(&mut self, txn: &mut Txn<'_>, now: u64) -> Result<bool, TxnError> {
-        let due = self.expiring(txn, now)?;
-        for &(time, seq, sink) in &due {
-            match txn.get::<Ended>(&keys::ended(seq, sink)) {
-                Ok(Some(ended)) if ended.expires_at == time => {
-                    let state = if ended.state == State::Dead { State::Expired } else { ended.state };
-                    self.lapse(txn, sink, seq, ended, state)?;
-                }
-                Ok(_) => txn.remove(keys::expiry(time, seq, sink)),
-                Err(TxnError::Codec(error)) => {
-                    tracing::error!(seq, %error, "an ended row can't be read; it is kept, and never expires");
-                    txn.remove(keys::expiry(time, seq, sink));
-                }
-                Err(error) => return Err(error),
-            }
-        }
-        Ok(due.len() == SWEEP)
-    }
-
-    /// Makes room for `size` bytes: receipts, the oldest first, never what is still to be delivered.
-    fn evict(&mut self, txn: &mut Txn<'_>, size: u64) -> Result<(), TxnError> {
-        for (_, seq, sink) in self.expiring(txn, u64::MAX)? {
-            if self.meta.bytes + size <= self.limits.max_bytes {
-                break;
-            }
-            if let Some(ended) = txn.get::<Ended>(&keys::ended(seq, sink))?.filter(|e| e.state == State::Delivered) {
-                self.lapse(txn, sink, seq, ended, State::Delivered)?;
-            }
-        }
-        Ok(())
-    }
-
-    fn expiring(&self, txn: &Txn<'_>, until: u64) -> Result<Vec<(u64, Seq, SinkId)>, TxnError> {
-        let mut due = Vec::new();
-        txn.scan(keys::expiries()..keys::expiry(until, u64::MAX, SinkId(u16::MAX)), &mut |key, _| {
-            due.extend(keys::expiry_of(key));
-            due.len() < SWEEP
-        })?;
-        Ok(due)
     }
 
     /// Pauses a sink or lifts the pause.
@@ -528,7 +347,7 @@ pub fn read_record(txn: &Txn<'_>, seq: Seq) -> Result<Option<(Record, usize)>, T
 }
 
 /// [`read_record`] where a record that can't be read must not stop what goes on around it.
-fn readable_record(txn: &Txn<'_>, seq: Seq) -> Result<Option<(Record, usize)>, TxnError> {
+pub(super) fn readable_record(txn: &Txn<'_>, seq: Seq) -> Result<Option<(Record, usize)>, TxnError> {
     match read_record(txn, seq) {
         Err(TxnError::Codec(error)) => {
             tracing::error!(seq, %error, "a record can't be read; it is kept as it is");
@@ -536,4 +355,32 @@ fn readable_record(txn: &Txn<'_>, seq: Seq) -> Result<Option<(Record, usize)>, T
         }
         other => other,
     }
+}
+
+/// The not-before of a lane's head: the time of its row in `r`.
+pub(super) fn due(txn: &Txn<'_>, sink: SinkId, lane: Lane) -> Result<Option<u64>, TxnError> {
+    Ok(txn.first(&keys::lane(sink, lane))?.map(|(_, row)| codec::decode::<Waiting>(&row).map_or(0, |w| w.not_before)))
+}
+
+/// Brings a lane's row in `r` up to date after a change of the lane; `before` is what [`Engine::due`] was.
+pub(super) fn move_ready(txn: &mut Txn<'_>, sink: SinkId, lane: Lane, before: Option<u64>) -> Result<(), TxnError> {
+    let after = due(txn, sink, lane)?;
+    if before != after {
+        if let Some(due) = before {
+            txn.remove(keys::ready(sink, due, lane));
+        }
+        if let Some(due) = after {
+            txn.put_raw(keys::ready(sink, due, lane), Vec::new());
+        }
+    }
+    Ok(())
+}
+
+pub(super) fn waits_elsewhere(txn: &Txn<'_>, seq: Seq, sink: SinkId) -> Result<bool, TxnError> {
+    for (other, lane) in readable_record(txn, seq)?.map(|(r, _)| r.lanes).unwrap_or_default() {
+        if other != sink && txn.get_raw(&keys::waiting(other, lane, seq))?.is_some() {
+            return Ok(true);
+        }
+    }
+    Ok(false)
 }

@@ -173,6 +173,9 @@ fn matches(view: &View, filter: &Filter) -> bool {
     session && view.sinks.iter().any(here)
 }
 
+/// Some dead letters, and where to go on if there are more.
+pub type Slice = (Vec<(SinkId, Seq)>, Option<Seq>);
+
 /// Up to [`READS`] dead letters of one sink behind `after` that a selection names, and where to go on.
 pub fn select(
     shared: &Shared,
@@ -180,7 +183,7 @@ pub fn select(
     sink: SinkId,
     select: &Select,
     after: Option<Seq>,
-) -> Result<(Vec<(SinkId, Seq)>, Option<Seq>), TxnError> {
+) -> Result<Slice, TxnError> {
     let txn = Txn::new(&*shared.store);
     let seqs = dead_at(&txn, sink, after)?;
     let next = if seqs.len() == READS { seqs.last().copied() } else { None };

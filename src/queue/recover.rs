@@ -85,6 +85,9 @@ pub fn name_sinks(engine: &mut Engine, names: &[String]) -> Result<(), TxnError>
     Ok(())
 }
 
+/// Per lane what waits: place, not-before, event time.
+type Lanes = BTreeMap<Lane, Vec<(Seq, u64, u64)>>;
+
 /// Reads the whole queue and says in a sentence each what is not in order: records that can't be read, rows that contradict each other, a
 /// ledger that does not balance. Takes as long as reading everything takes.
 pub fn check(engine: &Engine) -> Result<Vec<String>, TxnError> {
@@ -96,7 +99,7 @@ pub fn check(engine: &Engine) -> Result<Vec<String>, TxnError> {
         seqs.extend(keys::seq_of_episode(key));
         true
     })?;
-    let mut waiting: BTreeMap<SinkId, BTreeMap<Lane, Vec<(Seq, u64, u64)>>> = BTreeMap::new();
+    let mut waiting: BTreeMap<SinkId, Lanes> = BTreeMap::new();
     let mut found: BTreeMap<SinkId, Ledger> = BTreeMap::new();
     let mut open = 0;
     for &seq in &seqs {

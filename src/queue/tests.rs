@@ -141,13 +141,13 @@ fn inv5_a_redriven_episode_goes_back_to_its_place() {
     assert_eq!(second.seq, 2);
     let id = bench.queue.sink_id("a").unwrap();
     let store = bench.store.clone();
-    let mut writer = bench.queue.writer();
-    let WriterSide::Inline(inline) = &mut *writer else { unreachable!() };
+    let mut side = bench.queue.writer();
+    let WriterSide::Inline(inline) = &mut *side else { unreachable!() };
     let mut txn = Txn::new(&*store);
     assert!(inline.engine.redrive(&mut txn, id, 1, START).unwrap());
     let writes = inline.engine.close(txn).unwrap();
     store.apply(&writes).unwrap();
-    drop(writer);
+    drop(side);
     assert!(bench.claim("a", 9).is_empty(), "2 is in flight: nothing else of its lane may start");
     bench.queue.finish(second, Finish::Retry { delay: 0, sent: Sent::No }, None);
     assert_eq!(bench.claim("a", 9)[0].seq, 1);

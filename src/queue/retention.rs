@@ -1,0 +1,164 @@
+//! What becomes of episodes that have ended: receipts and dead letters are kept for their time, put back, purged, or make room.
+
+use uuid::Uuid;
+
+use super::engine::{Engine, SWEEP, due, move_ready, read_record, readable_record, waits_elsewhere};
+use super::rows::{Ended, Waiting};
+use super::txn::{Txn, TxnError};
+use super::{Deleted, Seq, SinkId, State, keys};
+
+/// Bytes that an episode's index rows take, roughly; counted with its record.
+pub const ROWS: u64 = 256;
+
+impl Engine {
+    /// Puts a dead letter back at its place; whether there was one.
+    pub fn redrive(&mut self, txn: &mut Txn<'_>, sink: SinkId, seq: Seq, now: u64) -> Result<bool, TxnError> {
+        let Some(dead) = dead_letter(txn, sink, seq)? else { return Ok(false) };
+        let due = due(txn, sink, dead.lane)?;
+        if dead.was.sinks == 1 || !waits_elsewhere(txn, seq, sink)? {
+            self.meta.episodes += 1;
+        }
+        txn.remove(keys::ended(seq, sink));
+        txn.remove(keys::dead(sink, seq));
+        txn.remove(keys::expiry(dead.expires_at, seq, sink));
+        txn.put(keys::waiting(sink, dead.lane, seq), &Waiting { attempts: 0, not_before: now, ..dead.was })?;
+        move_ready(txn, sink, dead.lane, due)?;
+        let state = self.sink(sink);
+        state.row.ledger.dead -= 1;
+        state.row.ledger.pending += 1;
+        if seq < state.row.oldest {
+            state.row.oldest = seq;
+            state.oldest = None;
+        }
+        Ok(true)
+    }
+
+    /// Removes a dead letter for good; whether there was one.
+    pub fn purge(&mut self, txn: &mut Txn<'_>, sink: SinkId, seq: Seq) -> Result<bool, TxnError> {
+        let Some(dead) = dead_letter(txn, sink, seq)? else { return Ok(false) };
+        self.lapse(txn, sink, seq, dead, State::Purged)?;
+        Ok(true)
+    }
+
+    /// Nothing keeps this ended row any more: a receipt that expired, a dead letter that expired or was purged.
+    fn lapse(&mut self, txn: &mut Txn<'_>, sink: SinkId, seq: Seq, mut ended: Ended, state: State) -> Result<(), TxnError> {
+        txn.remove(keys::expiry(ended.expires_at, seq, sink));
+        let row = &mut self.sink(sink).row;
+        if ended.state == State::Dead {
+            row.ledger.dead -= 1;
+            if state == State::Purged {
+                row.ledger.purged += 1;
+            } else {
+                row.ledger.expired += 1;
+            }
+            txn.remove(keys::dead(sink, seq));
+        } else {
+            row.delivered_kept -= 1;
+        }
+        let clock = keys::clock(sink, ended.lane);
+        if txn.get::<u64>(&clock)? == Some(ended.was.at) {
+            txn.remove(clock);
+        }
+        ended.state = state;
+        ended.expires_at = 0;
+        txn.put(keys::ended(seq, sink), &ended)?;
+        self.drop_unkept(txn, seq)
+    }
+
+    /// Removes an episode that every sink has ended and nothing keeps.
+    fn drop_unkept(&mut self, txn: &mut Txn<'_>, seq: Seq) -> Result<(), TxnError> {
+        let Some((record, size)) = readable_record(txn, seq)? else { return Ok(()) };
+        for &(sink, _) in &record.lanes {
+            if txn.get::<Ended>(&keys::ended(seq, sink))?.is_none_or(|e| e.expires_at != 0) {
+                return Ok(());
+            }
+        }
+        let mut gone = vec![keys::id(record.id)];
+        for prefix in [keys::episode(seq)].into_iter().chain(record.lanes.iter().map(|(s, _)| keys::histories(seq, *s))) {
+            txn.scan(prefix.clone()..keys::end_of(&prefix), &mut |key, _| {
+                gone.push(key.to_vec());
+                true
+            })?;
+        }
+        gone.extend(record.lanes.iter().map(|(s, _)| keys::ended(seq, *s)));
+        for key in gone {
+            txn.remove(key);
+        }
+        self.meta.bytes = self.meta.bytes.saturating_sub(size as u64 + ROWS);
+        Ok(())
+    }
+
+    /// Removes one episode at every sink, unless an attempt is in flight.
+    pub fn delete(&mut self, txn: &mut Txn<'_>, id: Uuid, now: u64) -> Result<Deleted, TxnError> {
+        let Some(seq) = txn.get::<Seq>(&keys::id(id))? else { return Ok(Deleted::Unknown) };
+        let Some((record, _)) = read_record(txn, seq)? else { return Ok(Deleted::Unknown) };
+        if record.lanes.iter().any(|(sink, lane)| self.sink(*sink).claimed.get(lane) == Some(&seq)) {
+            return Ok(Deleted::InFlight);
+        }
+        for &(sink, lane) in &record.lanes {
+            let key = keys::waiting(sink, lane, seq);
+            if let Some(was) = txn.get::<Waiting>(&key)? {
+                let due = due(txn, sink, lane)?;
+                txn.remove(key);
+                move_ready(txn, sink, lane, due)?;
+                self.left(txn, seq, sink, was.sinks)?;
+                let ledger = &mut self.sink(sink).row.ledger;
+                ledger.pending -= 1;
+                ledger.purged += 1;
+                let ended = Ended { state: State::Purged, ended_at: now, expires_at: 0, reason: None, lane, was };
+                txn.put(keys::ended(seq, sink), &ended)?;
+            } else if let Some(ended) = txn.get::<Ended>(&keys::ended(seq, sink))?.filter(|e| e.expires_at != 0) {
+                let state = if ended.state == State::Dead { State::Purged } else { ended.state };
+                self.lapse(txn, sink, seq, ended, state)?;
+            }
+        }
+        self.drop_unkept(txn, seq)?;
+        Ok(Deleted::Gone)
+    }
+
+    /// Lets receipts and dead letters expire whose time has come; whether more are waiting.
+    pub fn expire(&mut self, txn: &mut Txn<'_>, now: u64) -> Result<bool, TxnError> {
+        let due = expiring(txn, now)?;
+        for &(time, seq, sink) in &due {
+            match txn.get::<Ended>(&keys::ended(seq, sink)) {
+                Ok(Some(ended)) if ended.expires_at == time => {
+                    let state = if ended.state == State::Dead { State::Expired } else { ended.state };
+                    self.lapse(txn, sink, seq, ended, state)?;
+                }
+                Ok(_) => txn.remove(keys::expiry(time, seq, sink)),
+                Err(TxnError::Codec(error)) => {
+                    tracing::error!(seq, %error, "an ended row can't be read; it is kept, and never expires");
+                    txn.remove(keys::expiry(time, seq, sink));
+                }
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(due.len() == SWEEP)
+    }
+
+    /// Makes room for `size` bytes: receipts, the oldest first, never what is still to be delivered.
+    pub(super) fn evict(&mut self, txn: &mut Txn<'_>, size: u64) -> Result<(), TxnError> {
+        for (_, seq, sink) in expiring(txn, u64::MAX)? {
+            if self.meta.bytes + size <= self.limits.max_bytes {
+                break;
+            }
+            if let Some(ended) = txn.get::<Ended>(&keys::ended(seq, sink))?.filter(|e| e.state == State::Delivered) {
+                self.lapse(txn, sink, seq, ended, State::Delivered)?;
+            }
+        }
+        Ok(())
+    }
+}
+
+fn dead_letter(txn: &Txn<'_>, sink: SinkId, seq: Seq) -> Result<Option<Ended>, TxnError> {
+    Ok(txn.get::<Ended>(&keys::ended(seq, sink))?.filter(|e| e.state == State::Dead))
+}
+
+fn expiring(txn: &Txn<'_>, until: u64) -> Result<Vec<(u64, Seq, SinkId)>, TxnError> {
+    let mut due = Vec::new();
+    txn.scan(keys::expiries()..keys::expiry(until, u64::MAX, SinkId(u16::MAX)), &mut |key, _| {
+        due.extend(keys::expiry_of(key));
+        due.len() < SWEEP
+    })?;
+    Ok(due)
+}

@@ -1,0 +1,340 @@
+//! The queue's vocabulary: what goes in, what comes out, and what operators see of it.
+
+use std::path::PathBuf;
+
+use serde::{Deserialize, Serialize};
+use uuid::Uuid;
+
+use super::rows::Sent;
+use super::store::StoreError;
+use crate::episode::Episode;
+
+/// A sink as the queue knows it: small, stable on disk, handed out once per name for ever.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+pub struct SinkId(pub u16);
+
+/// The ordering key of a lane at one sink: 16 bytes of the SHA-256 of the key's text, so that no key is too long.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+pub struct Lane(pub [u8; 16]);
+
+impl Lane {
+    /// The lane of an ordering key.
+    pub fn of(key: &str) -> Self {
+        use sha2::{Digest, Sha256};
+        let digest = Sha256::digest(key.as_bytes());
+        let mut lane = [0; 16];
+        lane.copy_from_slice(&digest[..16]);
+        Self(lane)
+    }
+}
+
+/// An episode's place in the order of capture; never reused.
+pub type Seq = u64;
+
+/// Why an episode could not be appended. The request it belongs to goes on all the same.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum AppendError {
+    /// `max_episodes`, `max_bytes` or `min_free_disk` is reached.
+    #[error("the queue is full")]
+    Full,
+    /// The store doesn't take writes.
+    #[error("the queue's store is not writable")]
+    Failed,
+}
+
+/// Why a queue could not be opened.
+#[derive(Debug, thiserror::Error)]
+pub enum QueueError {
+    /// Another process has it.
+    #[error("the queue at {} is in use by process {pid}: stop that one, or give this one another queue.path", path.display())]
+    Locked {
+        /// The directory.
+        path: PathBuf,
+        /// The other's process id, as it wrote it down.
+        pid: String,
+    },
+    /// The directory.
+    #[error("the queue's directory {} can't be used: {source}", path.display())]
+    Directory {
+        /// The directory.
+        path: PathBuf,
+        /// The system's error.
+        source: std::io::Error,
+    },
+    /// The store.
+    #[error("the queue at {} can't be opened: {source}", path.display())]
+    Store {
+        /// The directory.
+        path: PathBuf,
+        /// The store's error.
+        source: StoreError,
+    },
+    /// What is in the store.
+    #[error("the queue at {} can't be read: {message}", path.display())]
+    Unreadable {
+        /// The directory.
+        path: PathBuf,
+        /// What is wrong.
+        message: String,
+    },
+}
+
+/// What a scheduler asks for.
+#[derive(Debug, Clone, Copy)]
+pub struct ClaimRequest {
+    /// Lanes, at most.
+    pub max: usize,
+    /// Only episodes whose latest attempt is in doubt.
+    pub in_doubt: bool,
+    /// Attempts after which no further one is made.
+    pub max_attempts: u32,
+    /// Age (ms since the event) after which no further attempt is made.
+    pub max_age: u64,
+    /// The longest delay (ms) that a retry can have: what is due later than that is due.
+    pub longest_delay: u64,
+}
+
+/// What a scheduler gets.
+#[derive(Debug, Clone, Default)]
+pub struct Claims {
+    /// Heads of lanes. Each must be given to [`Queue::finish`].
+    pub claims: Vec<Claim>,
+    /// When the next lane is due (queue time), if one waits for a time.
+    pub next_due: Option<u64>,
+}
+
+/// The right to make an attempt: nobody else makes one in this lane until it is finished.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Claim {
+    /// The sink.
+    pub sink: SinkId,
+    /// The lane.
+    pub lane: Lane,
+    /// The episode.
+    pub seq: Seq,
+    /// Attempts begun; the one that this claim is for is among them if `sent` is [`Sent::No`] and it isn't exhausted.
+    pub attempts: u32,
+    /// The time of the event, strictly increasing within a lane (ms).
+    pub at: u64,
+    /// What was known of an earlier attempt when it was claimed. Anything but [`Sent::No`]: look it up before sending.
+    pub sent: Sent,
+    /// Why no further attempt may be made.
+    pub exhausted: Option<&'static str>,
+}
+
+/// How a claim ends.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Finish {
+    /// It is there.
+    Delivered {
+        /// Time (ms) from sending to confirmation, where it was confirmed.
+        confirmed_in: Option<u64>,
+    },
+    /// Not now.
+    Retry {
+        /// Milliseconds until it is due.
+        delay: u64,
+        /// What is known of the attempt.
+        sent: Sent,
+    },
+    /// Nothing changes but what is known of the attempt: it keeps its place among the lanes that are due.
+    Hold {
+        /// What is known of the attempt.
+        sent: Sent,
+    },
+    /// The sink is at fault and certainly did not take it: the attempt is not counted, and it keeps its place.
+    Uncount,
+    /// The sink gave up on it.
+    Dead {
+        /// `rejected`, `max_attempts`, `max_age`, `unreadable`.
+        reason: &'static str,
+    },
+}
+
+/// What became of a deletion.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Deleted {
+    /// It is gone.
+    Gone,
+    /// An attempt is in flight: it stays.
+    InFlight,
+    /// There is no such episode.
+    Unknown,
+}
+
+/// Where an episode stands at one sink.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum State {
+    /// Waiting: for its turn in the lane, or for its next attempt.
+    Pending,
+    /// An attempt is under way.
+    InFlight,
+    /// It is there: the sink confirmed it.
+    Delivered,
+    /// The sink gave up on it.
+    Dead,
+    /// An operator removed it.
+    Purged,
+    /// A dead letter that outlived `keep_dead`.
+    Expired,
+}
+
+/// One attempt as history keeps it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Attempt {
+    /// When it ended (ms since the Unix epoch; RFC 3339 in JSON).
+    pub at: u64,
+    /// Its number, from 1.
+    pub attempt: u32,
+    /// `delivered`, `retry`, `dead`, `paused`, `stalled`.
+    pub outcome: String,
+    /// The HTTP status, if there was one.
+    pub status: Option<u16>,
+    /// What went wrong.
+    pub error: Option<String>,
+    /// How long it took.
+    pub duration_ms: u64,
+}
+
+/// An episode at one sink.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Standing {
+    /// The sink's name.
+    pub sink: String,
+    /// Where it stands.
+    pub state: State,
+    /// Attempts begun.
+    pub attempts: u32,
+    /// The next attempt is not before this time, for a pending one that waits.
+    pub next_attempt_at: Option<u64>,
+    /// When it was confirmed.
+    pub delivered_at: Option<u64>,
+    /// When it was delivered, died, was purged or expired.
+    pub ended_at: Option<u64>,
+    /// Why it is a dead letter: `rejected`, `max_attempts`, `max_age`.
+    pub reason: Option<String>,
+    /// The last attempt's error.
+    pub last_error: Option<String>,
+    /// The attempts, oldest first (bounded: the first and the newest).
+    pub history: Vec<Attempt>,
+}
+
+/// An episode with all that the queue knows about it.
+#[derive(Debug, Clone, PartialEq)]
+pub struct View {
+    /// Its place.
+    pub seq: Seq,
+    /// The record.
+    pub episode: Episode,
+    /// One per sink that it goes to.
+    pub sinks: Vec<Standing>,
+}
+
+/// What to list.
+#[derive(Debug, Clone, Default)]
+pub struct Filter {
+    /// Only episodes that stand so at one of their sinks (at `sink`, if given).
+    pub state: Option<State>,
+    /// Only this session.
+    pub session: Option<String>,
+    /// Only episodes of this sink.
+    pub sink: Option<String>,
+    /// At most so many.
+    pub limit: usize,
+    /// Continue behind this place.
+    pub after: Option<Seq>,
+}
+
+/// A page of a listing, in the order of capture.
+#[derive(Debug, Clone, Default)]
+pub struct Page {
+    /// The episodes.
+    pub episodes: Vec<View>,
+    /// Where the next page starts; none at the end. A page may be short, even empty, and still have one: each call reads a bounded
+    /// number of records.
+    pub next: Option<Seq>,
+}
+
+/// Which dead letters to redrive or purge. Empty lists and nones select everything that the others allow.
+#[derive(Debug, Clone, Default)]
+pub struct Select {
+    /// These episodes.
+    pub ids: Vec<Uuid>,
+    /// At this sink.
+    pub sink: Option<String>,
+    /// Of this session.
+    pub session: Option<String>,
+    /// Dead for this reason.
+    pub reason: Option<String>,
+}
+
+/// The counters that must always balance, one per episode and sink.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Ledger {
+    /// Appended.
+    pub captured: u64,
+    /// Confirmed.
+    pub delivered: u64,
+    /// Dead letters now.
+    pub dead: u64,
+    /// Removed by an operator.
+    pub purged: u64,
+    /// Dead letters that outlived `keep_dead`.
+    pub expired: u64,
+    /// Waiting or in flight.
+    pub pending: u64,
+}
+
+impl Ledger {
+    pub(super) fn add(&mut self, other: &Self) {
+        self.captured += other.captured;
+        self.delivered += other.delivered;
+        self.dead += other.dead;
+        self.purged += other.purged;
+        self.expired += other.expired;
+        self.pending += other.pending;
+    }
+
+    /// captured − (delivered + dead + purged + expired + pending): 0, always.
+    pub fn gap(&self) -> i64 {
+        let out = self.delivered + self.dead + self.purged + self.expired + self.pending;
+        i64::try_from(i128::from(self.captured) - i128::from(out)).unwrap_or(i64::MAX)
+    }
+}
+
+/// Counters of the queue as a whole.
+#[derive(Debug, Clone, Default)]
+pub struct Stats {
+    /// `ok`, `full` or `degraded`.
+    pub state: &'static str,
+    /// Less than `min_free_disk` is free.
+    pub disk_low: bool,
+    /// Episodes with a sink that still waits for them.
+    pub episodes: u64,
+    /// Bytes of stored episodes.
+    pub bytes: u64,
+    /// Of all sinks together.
+    pub ledger: Ledger,
+    /// Per sink.
+    pub sinks: Vec<SinkStats>,
+}
+
+/// Counters of one sink.
+#[derive(Debug, Clone, Default)]
+pub struct SinkStats {
+    /// Its name.
+    pub name: String,
+    /// Its part of the ledger.
+    pub ledger: Ledger,
+    /// Claimed and not finished.
+    pub in_flight: u64,
+    /// Receipts kept.
+    pub delivered_kept: u64,
+    /// Capture time (ms) of the oldest pending episode.
+    pub oldest_pending: Option<u64>,
+    /// Why it is paused, if it is.
+    pub paused: Option<String>,
+    /// The longest time (ms) from a sending to its confirmation so far.
+    pub longest_confirm_ms: u64,
+}
