@@ -185,9 +185,9 @@ impl Runner {
         }
         self.queue.pause(self.id, reason.clone()).await?;
         if let Some(reason) = &reason {
-            tracing::warn!(sink = self.config.name, reason, "the sink is paused")
+            tracing::warn!(sink = self.config.name, reason, "the sink is paused");
         } else {
-            tracing::info!(sink = self.config.name, "the sink is resumed")
+            tracing::info!(sink = self.config.name, "the sink is resumed");
         }
         lock(&self.gate).paused = reason;
         self.changed.notify_one();

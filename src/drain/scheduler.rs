@@ -88,9 +88,8 @@ impl Scheduler {
     }
 
     async fn start(&mut self, max: usize, in_doubt: bool, purpose: Purpose) -> Option<Instant> {
-        let (claims, wake) = match self.claim(max, in_doubt).await {
-            Some(got) => got,
-            None => return Some(Instant::now() + QUEUE_PAUSE),
+        let Some((claims, wake)) = self.claim(max, in_doubt).await else {
+            return Some(Instant::now() + QUEUE_PAUSE);
         };
         for claim in claims {
             let task = self.tasks.spawn(attempt::run(self.runner.clone(), claim, purpose));

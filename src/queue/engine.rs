@@ -258,7 +258,7 @@ impl Engine {
             txn.put(keys::clock(sink, lane), &was.at)?;
         }
         self.left(txn, seq, sink, was.sinks)?;
-        let ended = Ended { state, ended_at: now, expires_at, reason: reason.map(str::to_owned), lane, was };
+        let ended = Ended { state, at: now, expires_at, reason: reason.map(str::to_owned), lane, was };
         txn.put(keys::ended(seq, sink), &ended)?;
         txn.put_raw(keys::expiry(expires_at, seq, sink), Vec::new());
         let row = &mut self.sink(sink).row;

@@ -94,8 +94,8 @@ fn standing(
         at.state = ended.state;
         at.attempts = ended.was.attempts;
         at.reason = ended.reason;
-        at.ended_at = Some(ended.ended_at);
-        at.delivered_at = (ended.state == State::Delivered).then_some(ended.ended_at);
+        at.ended_at = Some(ended.at);
+        at.delivered_at = (ended.state == State::Delivered).then_some(ended.at);
         if ended.state == State::Delivered {
             at.last_error = None;
         }

@@ -105,7 +105,7 @@ impl Engine {
                 let ledger = &mut self.sink(sink).row.ledger;
                 ledger.pending -= 1;
                 ledger.purged += 1;
-                let ended = Ended { state: State::Purged, ended_at: now, expires_at: 0, reason: None, lane, was };
+                let ended = Ended { state: State::Purged, at: now, expires_at: 0, reason: None, lane, was };
                 txn.put(keys::ended(seq, sink), &ended)?;
             } else if let Some(ended) = txn.get::<Ended>(&keys::ended(seq, sink))?.filter(|e| e.expires_at != 0) {
                 let state = if ended.state == State::Dead { State::Purged } else { ended.state };

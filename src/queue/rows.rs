@@ -81,7 +81,7 @@ pub struct Ended {
     /// Delivered or dead.
     pub state: State,
     /// When (ms).
-    pub ended_at: u64,
+    pub at: u64,
     /// When this row expires (ms).
     pub expires_at: u64,
     /// Why it is dead.

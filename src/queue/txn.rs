@@ -152,9 +152,12 @@ mod tests {
             let mut txn = Txn::new(&store);
             let mut after = stored.clone();
             for (k, v) in writes {
-                match v {
-                    Some(v) => { txn.put_raw(vec![k], vec![v]); after.insert(k, v); }
-                    None => { txn.remove(vec![k]); after.remove(&k); }
+                if let Some(v) = v {
+                    txn.put_raw(vec![k], vec![v]);
+                    after.insert(k, v);
+                } else {
+                    txn.remove(vec![k]);
+                    after.remove(&k);
                 }
             }
             let mut seen = Vec::new();
