@@ -112,7 +112,7 @@ impl Offramp {
                 tracing::error!(%error, "the admin API has ended");
             }
         });
-        systemd::ready();
+        systemd::ready("serving");
         Ok(Self { queue, drain, metrics, proxies, admin, stop_proxies, stop_admin, proxy_tasks, admin_task })
     }
 

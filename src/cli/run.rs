@@ -10,6 +10,7 @@ use super::failure::Failure;
 use super::{load_config, on_all_cores};
 use crate::config::Config;
 use crate::run::Offramp;
+use crate::systemd;
 use crate::telemetry::log;
 
 /// Longest wait for blocking work that a forced stop leaves behind.
@@ -44,6 +45,7 @@ async fn until_told(config: Config) -> Result<(), Failure> {
     // Before anything starts: a signal that comes early must not be lost, nor kill a queue that is being opened.
     let mut signals = Signals::new().map_err(|e| Failure::Failed(format!("signals cannot be received: {e}")))?;
     let offramp = Offramp::start(config).await.map_err(|e| Failure::Failed(e.to_string()))?;
+    let _watchdog = tokio::spawn(systemd::watchdog()); // until the runtime ends
     let first = signals.next().await;
     tracing::info!(signal = first, "stopping: what is in flight is finished and committed; a second signal forces");
     tokio::select! {

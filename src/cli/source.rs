@@ -137,19 +137,23 @@ impl Local {
             )));
         }
         let queue = Queue::open(&config.queue, &config.sinks, &Metrics::new()).map_err(|e| not_opened(&e, address, why))?;
+        let stats = queue.stats();
         let sinks = config
             .sinks
             .iter()
-            .map(|sink| SinkStatus {
-                name: sink.name.clone(),
-                kind: match sink.kind {
-                    SinkKind::Graphiti(_) => "graphiti",
-                    SinkKind::File { .. } => "file",
-                },
-                state: "stopped",
-                reason: Some("offramp is not running".to_owned()),
-                workers: sink.workers,
-                ..SinkStatus::default()
+            .map(|sink| {
+                let paused = stats.sinks.iter().find(|s| s.name == sink.name).and_then(|s| s.paused.clone());
+                SinkStatus {
+                    name: sink.name.clone(),
+                    kind: match sink.kind {
+                        SinkKind::Graphiti(_) => "graphiti",
+                        SinkKind::File { .. } => "file",
+                    },
+                    state: if paused.is_some() { "paused" } else { "stopped" },
+                    reason: paused.or_else(|| Some("offramp is not running".to_owned())),
+                    workers: sink.workers,
+                    ..SinkStatus::default()
+                }
             })
             .collect();
         let proxies = config

@@ -2,7 +2,7 @@
 //!
 //! # What a source yields
 //! Each field of `extract` has a list of sources, and the first that yields wins. A header, a parameter, a cookie and a constant
-//! yield their text. A JSONPath yields a list of nodes, of which one is taken, and that one becomes text:
+//! yield their text. A path into JSON yields a list of nodes, of which one is taken, and that one becomes text:
 //!
 //! - **Which node.** For `input` the **last** one, for every other field the first. A conversation repeats itself in each request, so
 //!   `$.messages[?@.role=='user'].content` is what was asked only at its end. The choice falls before the conversion: where the node
@@ -24,9 +24,9 @@ use serde_json_path::JsonPath;
 pub const SOURCES: &str = "req.json:$.a, resp.json:$.a, req.header:name, resp.header:name, req.path:name, req.query:name, \
                            req.cookie:name or const:text";
 
-/// Longest JSONPath, in bytes.
+/// Longest path into JSON, in bytes.
 const LONGEST_PATH: usize = 512;
-/// Deepest nesting of brackets in a JSONPath. The parser tries alternatives at each level: the time to fail doubles with each.
+/// Deepest nesting of brackets in a path into JSON. The parser tries alternatives at each level: the time to fail doubles with each.
 const DEEPEST_PATH: usize = 8;
 
 /// Headers that are credentials: no record may hold them (invariant 10).

@@ -136,6 +136,7 @@ pub fn list<'c, T>(read: impl Fn(&Field<'c>) -> Read<T>) -> impl Fn(&Field<'c>) 
 }
 
 /// Statuses: `["2xx", 404]`.
+#[allow(clippy::unnecessary_wraps)] // It is a reader like the others; its faults are those of its elements.
 pub fn statuses(field: &Field<'_>) -> Read<StatusSet> {
     let mut set = StatusSet::default();
     for item in field.items() {
@@ -145,6 +146,7 @@ pub fn statuses(field: &Field<'_>) -> Read<StatusSet> {
 }
 
 /// What is worth another attempt: `["connect", 429, "5xx"]`.
+#[allow(clippy::unnecessary_wraps)] // As above.
 pub fn retry_on(field: &Field<'_>) -> Read<RetryOn> {
     let mut set = RetryOn::default();
     for item in field.items() {

@@ -193,6 +193,10 @@ pub struct Writer {
 impl Writer {
     pub fn new(shared: Arc<Shared>, engine: Engine, durability: Durability, space: Space, metrics: Metrics) -> Self {
         let mut writer = Self { shared, engine, durability, space, metrics, unsynced: None, tidied: Instant::now() };
+        let store = writer.engine.store.clone();
+        if let Err(error) = writer.engine.advance_oldest(&Txn::new(&*store)) {
+            tracing::error!(%error, "the oldest pending episode can't be found");
+        }
         writer.publish();
         writer
     }
