@@ -19,12 +19,13 @@ mod source;
 mod status;
 mod table;
 
+use std::io::Write;
 use std::process::ExitCode;
 
 use clap::Parser;
 use tokio::runtime::{Builder, Runtime};
 
-use crate::config::Config;
+use crate::config::{self, Config};
 use args::{Cli, Command, Dead, Globals};
 use failure::Failure;
 use output::Output;
@@ -37,7 +38,7 @@ pub fn main() -> ExitCode {
     let cli = Cli::parse();
     match cli.command {
         Command::Run => run::run(&cli.globals),
-        Command::Check => check::run(&cli.globals),
+        Command::Check => check_config(&cli.globals),
         Command::Demo(args) => match on_all_cores() {
             Ok(runtime) => runtime.block_on(demo::run(args)),
             Err(code) => code,
@@ -90,8 +91,21 @@ async fn dispatch(command: Command, config: &Config, out: &mut Output) -> Result
 
 /// Reads the configuration that the options name. Where it is faulty, prints every fault and gives the exit code.
 fn load_config(globals: &Globals) -> Result<Config, ExitCode> {
-    let _ = globals;
-    Err(Failure::Usage("no configuration can be read yet".to_owned()).report())
+    let input = globals.input();
+    config::load(&input).map_err(|faults| {
+        // As `check` shows them, a place at the start of each line. Standard error may be closed; the exit code still tells.
+        let _ = writeln!(std::io::stderr(), "{faults}\n{}", faults.summary());
+        ExitCode::from(Failure::Usage(String::new()).code())
+    })
+}
+
+/// `check`: every fault, or what would run.
+fn check_config(globals: &Globals) -> ExitCode {
+    match check::check(&globals.input(), &mut std::io::stdout().lock()) {
+        Ok(code) => ExitCode::from(code),
+        Err(error) if error.kind() == std::io::ErrorKind::BrokenPipe => ExitCode::SUCCESS,
+        Err(error) => Failure::Failed(format!("standard output takes nothing: {error}")).report(),
+    }
 }
 
 #[cfg(test)]

@@ -1,8 +1,28 @@
-//! The configuration: a typed tree, complete with defaults. `load.rs` reads it, `check.rs` has the rules between keys.
+//! The configuration: a typed tree, complete with defaults.
+//!
+//! [`load`] makes one of a file, the environment and `--set`, or tells everything that is wrong: `load.rs` has the way from text to
+//! tree to [`Config`], `overlay.rs` what lies over the file, `read.rs` and `values.rs` the typed reader, `sections/` every key with
+//! its default, `check.rs` the rules between keys.
 
+pub mod fault;
 pub mod pattern;
+pub mod presets;
 pub mod source;
 pub mod status;
+pub mod units;
+
+mod address;
+mod check;
+mod expand;
+mod load;
+mod overlay;
+mod read;
+mod sections;
+mod tree;
+mod values;
+
+pub use fault::{Fault, Faults, Origin};
+pub use load::{Input, load, read};
 
 use std::path::PathBuf;
 use std::time::Duration;
@@ -318,23 +338,5 @@ pub struct Secret(pub String);
 impl std::fmt::Debug for Secret {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.write_str("(secret)")
-    }
-}
-
-impl std::fmt::Display for Listen {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        match self {
-            Self::Tcp(address) => f.write_str(address),
-            Self::Unix(path) => write!(f, "unix:{}", path.display()),
-        }
-    }
-}
-
-impl std::fmt::Display for Upstream {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        match self {
-            Self::Http { authority, .. } => write!(f, "http://{}", String::from_utf8_lossy(authority.as_bytes())),
-            Self::Unix(path) => write!(f, "unix:{}", path.display()),
-        }
     }
 }

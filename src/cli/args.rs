@@ -10,6 +10,7 @@ use uuid::Uuid;
 
 use super::demo;
 use crate::admin::api::{MAX_LIMIT, parse_state};
+use crate::config::Input;
 use crate::queue::State;
 
 /// Takes slow knowledge-graph writes off the request path of an AI agent service.
@@ -46,6 +47,13 @@ pub struct Globals {
     /// Set one key, over file and environment: --set queue.path=/x (repeatable)
     #[arg(long, global = true, value_name = "KEY=VALUE")]
     pub set: Vec<String>,
+}
+
+impl Globals {
+    /// What the configuration is made of.
+    pub fn input(&self) -> Input {
+        Input::of_process(self.config.clone(), self.set.clone())
+    }
 }
 
 /// The commands.

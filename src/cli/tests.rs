@@ -195,7 +195,6 @@ async fn what_cannot_be_reached_ends_with_3_and_names_the_address() {
     assert!(said.contains(address.as_str()) && said.contains("nothing"), "{said}");
     assert!(!missing.queue.path.exists(), "a question must not make a queue");
 
-    std::fs::create_dir_all(&missing.queue.path).unwrap();
     assert_eq!(run("offramp pause graphiti", &missing).await.0, 3);
 }
 

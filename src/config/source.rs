@@ -1,10 +1,39 @@
 //! Sources: where in an exchange a part of the episode is found.
+//!
+//! # What a source yields
+//! Each field of `extract` has a list of sources, and the first that yields wins. A header, a parameter, a cookie and a constant
+//! yield their text. A JSONPath yields a list of nodes, of which one is taken, and that one becomes text:
+//!
+//! - **Which node.** For `input` the **last** one, for every other field the first. A conversation repeats itself in each request, so
+//!   `$.messages[?@.role=='user'].content` is what was asked only at its end. The choice falls before the conversion: where the node
+//!   that was taken yields nothing, the source yields nothing, and the next source is asked.
+//! - **String**: as it is.
+//! - **Number and boolean**: printed as JSON prints them (`42`, `true`).
+//! - **Array**: the texts of its parts joined with `\n`. A part is a string, or an object with a string `text` whose `type` is absent or
+//!   one of `text`, `input_text` and `output_text`; everything else in it (images, tool calls) is passed over.
+//! - **Object**: nothing, except in `metadata`, where it stays JSON.
+//! - **Null, absent, empty text**: nothing.
+//!
+//! For `metadata` numbers, booleans, arrays and objects stay what they are in JSON: no reader of a graph wants `"3"` for `3`.
+//! For `success_if` a source counts if its node is neither absent, `false`, null, `""`, `[]` nor `{}`; a number counts, also 0.
 
 use http::HeaderName;
 use serde_json_path::JsonPath;
 
+/// What a source may look like.
+pub const SOURCES: &str = "req.json:$.a, resp.json:$.a, req.header:name, resp.header:name, req.path:name, req.query:name, \
+                           req.cookie:name or const:text";
+
+/// Longest JSONPath, in bytes.
+const LONGEST_PATH: usize = 512;
+/// Deepest nesting of brackets in a JSONPath. The parser tries alternatives at each level: the time to fail doubles with each.
+const DEEPEST_PATH: usize = 8;
+
+/// Headers that are credentials: no record may hold them (invariant 10).
+const CREDENTIALS: [&str; 5] = ["authorization", "proxy-authorization", "cookie", "set-cookie", "x-api-key"];
+
 /// One source, parsed from `kind:argument`.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Source {
     /// `req.json:$.a.b` (RFC 9535).
     ReqJson(JsonPath),
@@ -22,4 +51,112 @@ pub enum Source {
     ReqCookie(String),
     /// `const:text`
     Const(String),
+}
+
+impl Source {
+    /// Reads a source; the error says what is wrong with it and what is allowed, without naming it.
+    pub fn parse(text: &str) -> Result<Self, String> {
+        if text == "resp.stream" || text.starts_with("resp.stream:") {
+            return Err(format!("which is not in this version yet, allowed: {SOURCES}"));
+        }
+        let Some((kind, argument)) = text.split_once(':') else {
+            return Err(format!("which is no source, allowed: {SOURCES}"));
+        };
+        match kind {
+            "req.json" => json_path(argument).map(Self::ReqJson),
+            "resp.json" => json_path(argument).map(Self::RespJson),
+            "req.header" => header(argument).map(Self::ReqHeader),
+            "resp.header" => header(argument).map(Self::RespHeader),
+            "req.path" => named(argument, "req.path:agent").map(Self::ReqPath),
+            "req.query" => named(argument, "req.query:session").map(Self::ReqQuery),
+            "req.cookie" => named(argument, "req.cookie:session").map(Self::ReqCookie),
+            "const" => named(argument, "const:text").map(Self::Const),
+            _ => Err(format!("{kind:?} is no kind of source, allowed: {SOURCES}")),
+        }
+    }
+}
+
+fn json_path(text: &str) -> Result<JsonPath, String> {
+    if text.len() > LONGEST_PATH {
+        return Err(format!("a JSONPath has at most {LONGEST_PATH} characters"));
+    }
+    let mut depth = 0_usize;
+    for byte in text.bytes() {
+        match byte {
+            b'[' | b'(' => depth += 1,
+            b']' | b')' => depth = depth.saturating_sub(1),
+            _ => {}
+        }
+        if depth > DEEPEST_PATH {
+            return Err(format!("a JSONPath nests its brackets at most {DEEPEST_PATH} deep"));
+        }
+    }
+    JsonPath::parse(text).map_err(|error| {
+        let before = text.char_indices().take_while(|(at, _)| *at < error.position()).count();
+        let what = match error.message() {
+            "" | "parser error" => String::new(),
+            message => format!(" ({message})"),
+        };
+        format!(
+            "{text:?} is no JSONPath from its character {} on{what}, allowed: RFC 9535 such as $.a.b or $.list[0].text",
+            before + 1
+        )
+    })
+}
+
+fn header(text: &str) -> Result<HeaderName, String> {
+    let name = HeaderName::from_bytes(text.as_bytes())
+        .map_err(|_| format!("{text:?} is no header name, allowed: a name such as x-session-id"))?;
+    if CREDENTIALS.contains(&name.as_str()) {
+        return Err(format!("{name} holds credentials, which are never recorded, allowed: any other header"));
+    }
+    Ok(name)
+}
+
+fn named(text: &str, example: &str) -> Result<String, String> {
+    if text.is_empty() { Err(format!("it ends at the colon, allowed: {example}")) } else { Ok(text.to_owned()) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_kind_is_read() {
+        assert!(matches!(Source::parse("req.json:$.a[?@.role=='user'].b"), Ok(Source::ReqJson(_))));
+        assert!(matches!(Source::parse("resp.json:$"), Ok(Source::RespJson(_))));
+        assert_eq!(Source::parse("req.header:X-Session"), Ok(Source::ReqHeader(HeaderName::from_static("x-session"))));
+        assert_eq!(Source::parse("resp.header:x-run"), Ok(Source::RespHeader(HeaderName::from_static("x-run"))));
+        assert_eq!(Source::parse("req.path:agent"), Ok(Source::ReqPath("agent".to_owned())));
+        assert_eq!(Source::parse("req.query:s"), Ok(Source::ReqQuery("s".to_owned())));
+        assert_eq!(Source::parse("req.cookie:s"), Ok(Source::ReqCookie("s".to_owned())));
+        assert_eq!(Source::parse("const:a:b"), Ok(Source::Const("a:b".to_owned())));
+    }
+
+    #[test]
+    fn what_is_no_source_says_why() {
+        for (text, why) in [
+            ("", "no source"),
+            ("$.a", "no source"),
+            ("req.body:$.a", "no kind of source"),
+            ("req.json:", "character 1"),
+            ("req.json:a.b", "character 1"),
+            ("req.json:$.é[", "character 4"),
+            ("req.header:", "no header name"),
+            ("req.header:x y", "no header name"),
+            ("req.header:Authorization", "credentials"),
+            ("req.path:", "ends at the colon"),
+            ("resp.stream", "not in this version yet"),
+        ] {
+            let error = Source::parse(text).unwrap_err();
+            assert!(error.contains(why), "{text}: {error}");
+        }
+    }
+
+    #[test]
+    fn inv9_a_hostile_path_is_refused_before_it_is_parsed() {
+        let deep = format!("req.json:$[?@{}1{}]", "[?@".repeat(20), "]".repeat(20));
+        assert!(Source::parse(&deep).unwrap_err().contains("deep"));
+        assert!(Source::parse(&format!("req.json:$.{}", "a".repeat(600))).unwrap_err().contains("at most"));
+    }
 }

@@ -10,7 +10,7 @@ use std::time::Duration;
 use uuid::Uuid;
 
 use super::{DemoError, Options};
-use crate::config::Config;
+use crate::config::{self, Config};
 
 /// The name of the proxy, to find its address by.
 pub(super) const PROXY: &str = "agent";
@@ -68,8 +68,8 @@ listen = "127.0.0.1:0"
 
 /// The configuration, read and checked as `run` does it.
 pub(super) fn config(text: &str) -> Result<Config, DemoError> {
-    let _ = text;
-    unimplemented!()
+    let input = config::Input::default(); // the demo is not what the environment configures
+    config::read(text, Path::new("the demo's configuration"), &input).map_err(|faults| DemoError::Config(faults.to_string()))
 }
 
 /// Often enough that the last look costs a lane little of its time, seldom enough that a hundred lanes don't keep the service busy.

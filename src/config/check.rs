@@ -1,0 +1,144 @@
+//! The rules between keys: what no single value can be wrong about. Each is a sentence at the place where it is broken.
+
+use super::address::{forwards_to, is_local, overlap};
+use super::read::{Context, nearest};
+use super::units::show_duration;
+use super::{Action, Config, Listen, SinkKind};
+
+/// Tells what is wrong between the keys, and gives capturing routes without `sinks` every sink.
+pub fn check(cx: &Context<'_>, config: &mut Config) {
+    if config.proxies.is_empty() {
+        cx.missing(cx.at(""), "there is no [[proxy]], allowed: at least one, with name, listen and upstream".to_owned());
+    }
+    names(cx, config);
+    listeners(cx, config);
+    sinks_of_routes(cx, config);
+    sinks(cx, config);
+    if config.admin.token.is_none() && !is_local(&config.admin.listen) && !is_placeholder(&config.admin.listen) {
+        let allowed = "allowed: 127.0.0.1, [::1] or unix:/path, or a `token_file`";
+        cx.fault(
+            cx.at("admin.listen"),
+            format!("`listen` of [admin] is {}, which others can reach, {allowed}", config.admin.listen),
+        );
+    }
+}
+
+/// What stands where a listener couldn't be read.
+fn is_placeholder(listen: &Listen) -> bool {
+    matches!(listen, Listen::Tcp(address) if address.is_empty())
+}
+
+fn names(cx: &Context<'_>, config: &Config) {
+    unique(cx, "[[proxy]]", "proxy", config.proxies.iter().map(|proxy| proxy.name.as_str()));
+    unique(cx, "[[sink]]", "sink", config.sinks.iter().map(|sink| sink.name.as_str()));
+    for (i, proxy) in config.proxies.iter().enumerate() {
+        unique(
+            cx,
+            "[[proxy.route]] of this proxy",
+            &format!("proxy.{i}.route"),
+            proxy.routes.iter().map(|route| route.name.as_str()),
+        );
+    }
+}
+
+fn unique<'a>(cx: &Context<'_>, what: &str, path: &str, names: impl Iterator<Item = &'a str>) {
+    let mut seen: Vec<&str> = Vec::new();
+    for (i, name) in names.enumerate() {
+        if let Some(first) = seen.iter().position(|other| *other == name && !name.is_empty()) {
+            let first = cx.at(&format!("{path}.{first}.name"));
+            cx.fault(
+                cx.at(&format!("{path}.{i}.name")),
+                format!("another {what} is named {name:?} already ({first}), allowed: a name of its own"),
+            );
+        }
+        seen.push(name);
+    }
+}
+
+fn listeners(cx: &Context<'_>, config: &Config) {
+    let proxies =
+        config.proxies.iter().enumerate().map(|(i, p)| (format!("proxy.{i}.listen"), format!("proxy {:?}", p.name), &p.listen));
+    let all: Vec<_> = proxies.chain([("admin.listen".to_owned(), "[admin]".to_owned(), &config.admin.listen)]).collect();
+    for (i, (path, _, listen)) in all.iter().enumerate() {
+        if let Some((_, whose, other)) = all[..i].iter().find(|(_, _, other)| overlap(listen, other)) {
+            let taken = if listen == other { String::new() } else { format!("overlaps with {other}, which ") };
+            cx.fault(
+                cx.at(path),
+                format!("`listen` is {listen}, which {taken}is taken by {whose}, allowed: an address of its own"),
+            );
+        }
+    }
+    for (i, proxy) in config.proxies.iter().enumerate() {
+        if forwards_to(&proxy.upstream, &proxy.listen) {
+            let to = format!("`upstream` is {}, where this proxy itself listens", proxy.upstream);
+            cx.fault(cx.at(&format!("proxy.{i}.upstream")), format!("{to}, allowed: the address of the agent"));
+        }
+    }
+}
+
+fn sinks_of_routes(cx: &Context<'_>, config: &mut Config) {
+    let known: Vec<String> = config.sinks.iter().map(|sink| sink.name.clone()).collect();
+    // A sink whose name couldn't be read may be the one that is meant.
+    let complete = known.iter().all(|name| !name.is_empty());
+    for (p, proxy) in config.proxies.iter_mut().enumerate() {
+        for (r, route) in proxy.routes.iter_mut().enumerate() {
+            let path = format!("proxy.{p}.route.{r}");
+            for (s, sink) in route.sinks.iter().enumerate() {
+                let at = || cx.at(&format!("{path}.sinks.{s}"));
+                if route.sinks[..s].contains(sink) {
+                    cx.fault(at(), format!("`sinks` names {sink:?} twice, allowed: once"));
+                } else if complete && !known.contains(sink) {
+                    let names = known.iter().map(|name| format!("{name:?}")).collect::<Vec<_>>().join(", ");
+                    let hint = match nearest(sink, known.iter().map(String::as_str)) {
+                        Some(near) => format!("did you mean {near:?}? allowed: {names}"),
+                        None if known.is_empty() => "there is no [[sink]] at all".to_owned(),
+                        None => format!("allowed: {names}"),
+                    };
+                    cx.fault(at(), format!("`sinks` names {sink:?}, no [[sink]] has that name, {hint}"));
+                }
+            }
+            if route.action == Action::Capture && route.sinks.is_empty() {
+                if known.is_empty() {
+                    let allowed = "allowed: at least one, or action = \"pass\"";
+                    cx.missing(
+                        cx.at(&path),
+                        format!("route {:?} captures episodes, and there is no [[sink]] for them, {allowed}", route.name),
+                    );
+                }
+                route.sinks.clone_from(&known);
+            }
+        }
+    }
+}
+
+fn sinks(cx: &Context<'_>, config: &Config) {
+    for (i, sink) in config.sinks.iter().enumerate() {
+        let path = format!("sink.{i}");
+        let retry = sink.retry;
+        if retry.initial > retry.max {
+            let (initial, max) = (show_duration(retry.initial), show_duration(retry.max));
+            let at = nearer(cx, &format!("{path}.retry.initial"), &format!("{path}.retry.max"));
+            cx.fault(at, format!("`retry.initial` is {initial}, longer than `retry.max`, allowed: at most {max}"));
+        }
+        match &sink.kind {
+            SinkKind::Graphiti(graphiti) if graphiti.confirm.poll > graphiti.confirm.timeout => {
+                let (poll, timeout) = (show_duration(graphiti.confirm.poll), show_duration(graphiti.confirm.timeout));
+                let at = nearer(cx, &format!("{path}.confirm.poll"), &format!("{path}.confirm.timeout"));
+                cx.fault(at, format!("`confirm.poll` is {poll}, longer than `confirm.timeout`, allowed: at most {timeout}"));
+            }
+            SinkKind::File { path: file } if !file.as_os_str().is_empty() => {
+                let writes = |kind: &SinkKind| matches!(kind, SinkKind::File { path } if path == file);
+                if let Some(other) = config.sinks[..i].iter().find(|other| writes(&other.kind)) {
+                    let shared = format!("`path` is {}, which sink {:?} writes to", file.display(), other.name);
+                    cx.fault(cx.at(&format!("{path}.path")), format!("{shared}, allowed: a file of its own"));
+                }
+            }
+            _ => {}
+        }
+    }
+}
+
+/// The place of the key that was given; of the first, if both were.
+fn nearer(cx: &Context<'_>, first: &str, second: &str) -> super::fault::Origin {
+    if cx.is_given(first) || !cx.is_given(second) { cx.at(first) } else { cx.at(second) }
+}

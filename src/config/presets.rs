@@ -1,0 +1,83 @@
+//! Presets: what `extract` and `success_if` are for an API that many use. Data, not code; a route's own keys win.
+
+use std::sync::Arc;
+
+use toml::de::DeTable;
+
+use super::fault::Origin;
+use super::pattern::PathPattern;
+use super::read::{Context, Field, Read, Section, nearest};
+use super::sections::extract::{Given, sources};
+use super::source::Source;
+use super::tree::{Node, Table, Value};
+
+/// The presets of this version: name and TOML.
+const PRESETS: [(&str, &str); 2] =
+    [("automagik", include_str!("presets/automagik.toml")), ("openai-chat", include_str!("presets/openai-chat.toml"))];
+
+/// Presets of a later version.
+const PLANNED: [&str; 11] = [
+    "openai-responses",
+    "anthropic-messages",
+    "langgraph",
+    "a2a",
+    "dify",
+    "ollama-chat",
+    "ag-ui",
+    "ai-sdk",
+    "graphiti-messages",
+    "lightrag-text",
+    "mem0-memories",
+];
+
+/// What a preset fills in where a route gives nothing.
+#[derive(Debug, Clone, Default)]
+pub struct Preset {
+    /// `extract`.
+    pub extract: Given,
+    /// `success_if`.
+    pub success_if: Vec<Source>,
+}
+
+/// The names of the presets that there are.
+pub fn names() -> impl Iterator<Item = &'static str> {
+    PRESETS.iter().map(|(name, _)| *name)
+}
+
+/// Reads `preset = "name"`, for a route with this path.
+pub fn preset(field: &Field<'_>, path: Option<&PathPattern>) -> Read<Preset> {
+    let allowed = names().map(|name| format!("{name:?}")).collect::<Vec<_>>().join(" or ");
+    let wanted = field.text(&allowed)?;
+    if let Some((name, text)) = PRESETS.iter().find(|(name, _)| *name == wanted) {
+        return Ok(parse(field.cx(), name, text, path));
+    }
+    if PLANNED.contains(&wanted.as_str()) {
+        return Err(format!("which is not in this version yet, allowed: {allowed}"));
+    }
+    match nearest(&wanted, names()) {
+        Some(near) => Err(format!("did you mean {near:?}? allowed: {allowed}")),
+        None => Err(format!("allowed: {allowed}")),
+    }
+}
+
+fn parse(cx: &Context<'_>, name: &str, text: &str, path: Option<&PathPattern>) -> Preset {
+    let file: Arc<str> = format!("preset {name}").into();
+    let at = |offset| super::load::place(&file, text, offset);
+    // A preset is part of the program: a test reads each of them, and what is wrong with one would be told like any other fault.
+    let (table, errors) = DeTable::parse_recoverable(text);
+    for error in errors {
+        cx.fault(at(error.span().map_or(0, |span| span.start)), error.message().to_owned());
+    }
+    let table = Table::from_toml(table.into_inner(), &at);
+    let mut section =
+        Section::root(cx, &format!("preset.{name}"), Node { value: Value::Table(table), at: Origin::Whole, raw: None });
+    let success_if = section.get("success_if", Vec::new(), sources(None));
+    let mut extract = Given::read(&mut section, None);
+    section.finish();
+    // A source that reads a name which this route's path doesn't have yields nothing; the next in its list is meant then.
+    extract.retain(|source| match source {
+        Source::ReqPath(name) => path.is_none_or(|path| path.has(name)),
+        _ => true,
+    });
+    Preset { extract, success_if }
+}

@@ -1,0 +1,8 @@
+//! The sections of the file, one module each: every key with its type and its default.
+
+pub mod extract;
+pub mod operation;
+pub mod proxy;
+pub mod queue;
+pub mod route;
+pub mod sink;

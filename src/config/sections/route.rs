@@ -1,0 +1,78 @@
+//! `[[proxy.route]]`
+
+use http::Method;
+
+use super::extract::{Given, sources};
+use crate::config::pattern::{PATTERNS, PathPattern};
+use crate::config::presets;
+use crate::config::read::{Field, Read, Section};
+use crate::config::status::StatusSet;
+use crate::config::tree::Value;
+use crate::config::values::{choice, choice_with, integer, list, name, share, size, statuses};
+use crate::config::{Action, Route};
+
+/// Most bytes that a route may keep of one direction: they are held in memory until the exchange ends.
+const LARGEST_CAPTURE: u64 = 256 << 20;
+
+/// Reads one route.
+pub fn route(mut s: Section<'_>) -> Route {
+    let name = s.require("name", "a name of letters, digits, _ and -", name).unwrap_or_default();
+    let methods = s.get("method", Vec::new(), list(method));
+    let path = s.require("path", PATTERNS, |field| {
+        PathPattern::parse(&field.text(PATTERNS)?).map_err(|why| format!("{why}, allowed: {PATTERNS}"))
+    });
+    let action =
+        s.get("action", Action::Capture, choice_with(&[("capture", Action::Capture), ("pass", Action::Pass)], &["offload"]));
+    let preset_field = s.take("preset");
+    let preset = preset_field.as_ref().map(|field| {
+        presets::preset(field, path.as_ref()).unwrap_or_else(|tail| {
+            field.fault(&tail);
+            presets::Preset::default()
+        })
+    });
+    let own = Given::read(&mut s, path.as_ref());
+    let preset = preset.unwrap_or_default();
+    let is_given = preset_field.is_some() || own.has_text();
+    let route = Route {
+        name,
+        methods,
+        action,
+        sinks: s.maybe("sinks", some_sinks).unwrap_or_default(),
+        success: s.get("success", StatusSet::from_iter(["2xx"]), statuses),
+        success_if: s.maybe("success_if", sources(path.as_ref())).unwrap_or(preset.success_if),
+        max_capture: s.get("max_capture", 1 << 20, size(LARGEST_CAPTURE)),
+        record_cancelled: s.get("on_cancel", true, choice(&[("record", true), ("discard", false)])),
+        sample: s.get("sample", 1.0, share),
+        extract: own.over(preset.extract),
+        path: path.unwrap_or_else(PathPattern::root),
+    };
+    if route.action == Action::Capture && !is_given {
+        let allowed = "give it a preset, or extract.input or extract.output, or action = \"pass\"";
+        s.cx().missing(s.at().clone(), format!("this [[proxy.route]] captures nothing, {allowed}"));
+    }
+    s.planned("dedupe", "leave it out", |_| false);
+    s.planned("redact", "allowed: []", |field| matches!(&field.node.value, Value::List(items) if items.is_empty()));
+    s.planned("priority", "allowed: 0", |field| integer(0, 0)(field).is_ok());
+    s.planned("stream", "leave it out", |_| false);
+    s.planned("reply", "leave it out", |_| false);
+    s.finish();
+    route
+}
+
+fn method(field: &Field<'_>) -> Read<Method> {
+    const ALLOWED: &str = "allowed: a method such as \"POST\", or no `method` for any";
+    let text = field.text("a method such as \"POST\"")?.to_ascii_uppercase();
+    // Both are valid tokens, and nobody who writes them means a method of that name.
+    if text == "*" || text == "ANY" {
+        return Err(ALLOWED.to_owned());
+    }
+    Method::from_bytes(text.as_bytes()).map_err(|_| ALLOWED.to_owned())
+}
+
+/// Whether these sinks exist is a rule between sections, in `check.rs`.
+fn some_sinks(field: &Field<'_>) -> Read<Vec<String>> {
+    if matches!(&field.node.value, Value::List(items) if items.is_empty()) {
+        return Err("allowed: names of sinks, or no `sinks` for all of them, or action = \"pass\"".to_owned());
+    }
+    list(name)(field)
+}

@@ -1,0 +1,185 @@
+//! `[[sink]]`
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use http::{HeaderName, HeaderValue};
+
+use crate::config::address::base_url;
+use crate::config::read::{Header, Section};
+use crate::config::status::{RetryOn, StatusSet};
+use crate::config::tree::Value;
+use crate::config::values::{choice, choice_with, duration, duration_or_zero, integer, name, path, retry_on, statuses};
+use crate::config::{Breaker, Confirm, Graphiti, OrderBy, Retry, Sink, SinkKind};
+
+const TYPES: &str = "\"graphiti\" or \"file\"";
+
+/// Keys that belong to a `type`, and those of the types that are still to come.
+const OWNED: [(&str, &str); 13] = [
+    ("url", "graphiti"),
+    ("confirm", "graphiti"),
+    ("format", "graphiti"),
+    ("path", "file"),
+    ("method", "http"),
+    ("body", "http"),
+    ("success", "http"),
+    ("preset", "http"),
+    ("user", "neo4j"),
+    ("password_file", "neo4j"),
+    ("database", "neo4j"),
+    ("statement", "neo4j"),
+    ("graph", "falkordb"),
+];
+
+/// Headers that the client sets itself: a second value would break the request.
+const FRAMING: [&str; 7] = ["host", "content-length", "content-type", "transfer-encoding", "connection", "te", "upgrade"];
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Type {
+    Graphiti,
+    File,
+}
+
+/// Reads one sink.
+pub fn sink(mut s: Section<'_>) -> Sink {
+    let secs = Duration::from_secs;
+    let types = choice_with(&[("graphiti", Type::Graphiti), ("file", Type::File)], &["neo4j", "falkordb", "http", "replay"]);
+    let kind = s.require("type", TYPES, types);
+    let order_by = if kind == Some(Type::Graphiti) { OrderBy::Group } else { OrderBy::Session };
+    let sink = Sink {
+        name: s.require("name", "a name of letters, digits, _ and -", name).unwrap_or_default(),
+        workers: s.get("workers", 5, integer(1, 10_000)),
+        order_by: s.get(
+            "order_by",
+            order_by,
+            choice(&[("session", OrderBy::Session), ("group", OrderBy::Group), ("user", OrderBy::User)]),
+        ),
+        connect_timeout: s.get("connect_timeout", secs(2), duration),
+        timeout: s.get("timeout", secs(120), duration),
+        retry: retry(&mut s),
+        retry_on: s.get("retry_on", RetryOn::from_iter(["connect", "timeout", "408", "425", "429", "5xx"]), retry_on),
+        pause_on: s.get("pause_on", StatusSet::from_iter(["401", "403", "404"]), statuses),
+        breaker: breaker(&mut s),
+        headers: headers(&mut s),
+        kind: match kind {
+            Some(Type::Graphiti) => SinkKind::Graphiti(graphiti(&mut s)),
+            // Without a type this is a placeholder.
+            Some(Type::File) | None => SinkKind::File { path: file(&mut s, kind.is_some()) },
+        },
+    };
+    foreign(&mut s, kind);
+    rate(&mut s);
+    batch(&mut s);
+    s.planned("adaptive", "allowed: false", |field| matches!(field.scalar().as_deref(), Ok(Value::Boolean(false))));
+    s.maybe("on_dead", choice_with(&[("continue", ())], &["park"]));
+    s.finish();
+    sink
+}
+
+fn graphiti(s: &mut Section<'_>) -> Graphiti {
+    let url = s.require("url", "\"http://host:port\"", base_url).unwrap_or_default();
+    s.maybe("format", choice_with(&[("turn", ())], &["messages"]));
+    let mut c = s.table("confirm", Header::Inline);
+    let confirm = Confirm {
+        read_back: c.get("mode", true, choice(&[("read_back", true), ("accepted", false)])),
+        timeout: c.get("timeout", Duration::from_secs(15 * 60), duration),
+        poll: c.get("poll", Duration::from_secs(1), duration),
+    };
+    c.finish();
+    Graphiti { url, confirm }
+}
+
+fn file(s: &mut Section<'_>, is_file: bool) -> PathBuf {
+    if is_file { s.require("path", "the path of the file to append to", path).unwrap_or_default() } else { PathBuf::new() }
+}
+
+/// What belongs to another type is told as that. A sink whose type isn't known, or not there yet, has its fault already.
+fn foreign(s: &mut Section<'_>, kind: Option<Type>) {
+    let own = match kind {
+        Some(Type::Graphiti) => "graphiti",
+        Some(Type::File) => "file",
+        None => "",
+    };
+    for (key, owner) in OWNED.iter().filter(|(_, owner)| *owner != own) {
+        if let (Some(field), Some(_)) = (s.take(key), kind) {
+            let later = if matches!(*owner, "graphiti" | "file") { "" } else { ", which is not in this version yet" };
+            s.cx().fault(field.key_at, format!("`{key}` belongs to type = {owner:?}{later}, leave it out"));
+        }
+    }
+}
+
+fn retry(s: &mut Section<'_>) -> Retry {
+    let mut r = s.table("retry", Header::Inline);
+    let retry = Retry {
+        max_attempts: r.get("max_attempts", 10, integer(1, 1_000_000)),
+        initial: r.get("initial", Duration::from_secs(1), duration),
+        max: r.get("max", Duration::from_secs(5 * 60), duration),
+        full_jitter: r.get("jitter", true, choice(&[("full", true), ("none", false)])),
+        max_age: r.get("max_age", Duration::from_secs(24 * 60 * 60), duration),
+    };
+    r.finish();
+    retry
+}
+
+fn breaker(s: &mut Section<'_>) -> Breaker {
+    let mut b = s.table("breaker", Header::Inline);
+    let breaker = Breaker {
+        consecutive_failures: b.get("consecutive_failures", 5, integer(0, 1_000_000)),
+        open_for: b.get("open_for", Duration::from_secs(60), duration),
+    };
+    b.finish();
+    breaker
+}
+
+/// Headers to send. Their values may be secrets: no fault shows one, and `Debug` doesn't either. One that expands to nothing
+/// (`"${TOKEN:-}"`) is not sent.
+fn headers(s: &mut Section<'_>) -> Vec<(HeaderName, HeaderValue)> {
+    let mut table = s.table("headers", Header::Inline);
+    let mut headers: Vec<(HeaderName, HeaderValue)> = Vec::new();
+    for (key, field) in table.rest() {
+        let Ok(name) = HeaderName::from_bytes(key.as_bytes()) else {
+            s.cx().fault(field.key_at, format!("{key:?} is no header name, allowed: a name such as authorization"));
+            continue;
+        };
+        if FRAMING.contains(&name.as_str()) {
+            s.cx().fault(field.key_at, format!("the header {name} is set by offramp itself, leave it out"));
+            continue;
+        }
+        if headers.iter().any(|(other, _)| *other == name) {
+            s.cx().fault(field.key_at, format!("the header {name} is given twice, in different letters, allowed: once"));
+            continue;
+        }
+        match field.text("text in quotes") {
+            Err(tail) => field.fault_quietly(&tail),
+            Ok(text) if text.trim().is_empty() => {}
+            Ok(text) => match HeaderValue::from_str(&text) {
+                Ok(mut value) => {
+                    value.set_sensitive(true);
+                    headers.push((name, value));
+                }
+                Err(_) => field.fault_quietly("the value has a control character, allowed: visible text on one line"),
+            },
+        }
+    }
+    headers
+}
+
+/// A sink's rate is not limited in this version; the keys may say so.
+fn rate(s: &mut Section<'_>) {
+    let mut rate = s.table("rate", Header::Inline);
+    rate.planned("per_second", "allowed: 0 (no limit)", |field| match field.scalar().as_deref() {
+        Ok(Value::Integer(number)) => *number == 0,
+        Ok(Value::Float(number)) => *number == 0.0,
+        _ => false,
+    });
+    rate.maybe("burst", integer(1, 1_000_000));
+    rate.finish();
+}
+
+/// Episodes travel one by one in this version; the keys may say so.
+fn batch(s: &mut Section<'_>) {
+    let mut batch = s.table("batch", Header::Inline);
+    batch.planned("max_items", "allowed: 1", |field| integer(1, 1)(field).is_ok());
+    batch.maybe("linger", duration_or_zero);
+    batch.finish();
+}
