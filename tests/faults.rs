@@ -15,7 +15,7 @@ use offramp::demo::graph::{Death, Mode, Options};
 use serde_json::{Value, json};
 
 use crate::support::offramp::Offramp;
-use crate::support::world::{LIMIT, Settings, World};
+use crate::support::world::{LIMIT, Settings, World, exchange};
 use crate::support::{http, wait_until};
 
 /// A look-up settles a doubt within a second, so that a test can wait for it.
@@ -207,7 +207,7 @@ fn inv5_inv6_what_a_service_refuses_is_a_dead_letter_and_goes_back_to_its_place(
     let world = World::new();
     let mut offramp = world.start(&world.settings());
     let ask = |offramp: &Offramp, number: u64| {
-        assert_eq!(world.ask(offramp, "s", &format!("question {number}")).status, 200);
+        assert_eq!(exchange(offramp, "s", &format!("question {number}")).status, 200);
     };
     let settled = |offramp: &mut Offramp, dead: u64, delivered: u64| {
         offramp.wait_for_status("settled", LIMIT, |status| {
@@ -286,16 +286,15 @@ fn inv6_a_poisoned_lane_ends_at_max_attempts_and_holds_up_nobody() {
     let mut offramp = world.start(&settings);
 
     for text in ["poison", "better"] {
-        assert_eq!(world.ask(&offramp, "poisoned", text).status, 200);
+        assert_eq!(exchange(&offramp, "poisoned", text).status, 200);
     }
     let others = world.load(&offramp, "other", 20, 4);
     // Attempts of the poisoned one are 200, 400 and 800 ms apart: time enough for all the others.
     let status = offramp.wait_for_status("the others are delivered", LIMIT, |status| status["ledger"]["delivered"] == 20);
     assert_eq!(status["ledger"]["dead"], 0, "the others were delivered while the poisoned lane was still trying: {status:#}");
 
-    let status = offramp.wait_for_status("the poison is dead", LIMIT, |status| {
-        status["ledger"]["dead"] == 1 && status["ledger"]["pending"] == 0
-    });
+    let status = offramp
+        .wait_for_status("the poison is dead", LIMIT, |status| status["ledger"]["dead"] == 1 && status["ledger"]["pending"] == 0);
     assert_eq!(status["ledger"]["delivered"], 21, "the lane went on behind it");
     let dead = offramp.get("/api/v1/episodes?state=dead");
     let dead = &dead["episodes"][0];
@@ -312,7 +311,7 @@ fn inv7_a_group_that_would_kill_the_worker_arrives_mapped() {
     let mut offramp = world.start(&world.settings().set("extract.group", "['req.json:$.user_id']"));
 
     for session in ["user:42", "plain-7"] {
-        assert_eq!(world.ask(&offramp, session, "hi").status, 200);
+        assert_eq!(exchange(&offramp, session, "hi").status, 200);
     }
     offramp.wait_for_delivery(2, LIMIT);
 

@@ -10,7 +10,7 @@ use serde_json::json;
 
 use crate::support::http;
 use crate::support::offramp::{configure, run};
-use crate::support::world::{LIMIT, World};
+use crate::support::world::{LIMIT, World, exchange};
 
 /// A graph service that takes everything and never answers.
 fn hanging() -> World {
@@ -25,7 +25,7 @@ fn inv3_inv9_requests_pass_a_full_queue_and_what_was_not_captured_is_counted() {
     let mut offramp = world.start(&world.settings().set("queue.max_episodes", "10").set("sink.timeout", "'1s'"));
 
     for number in 0..25 {
-        assert_eq!(world.ask(&offramp, &format!("s{number}"), "hi").status, 200);
+        assert_eq!(exchange(&offramp, &format!("s{number}"), "hi").status, 200);
     }
     let count = |outcome| offramp.metric("offramp_capture_total", &[("outcome", outcome)]);
     assert_eq!((count("queued"), count("queue_full")), (Some(10.0), Some(15.0)));
@@ -39,7 +39,7 @@ fn inv3_inv9_requests_pass_a_full_queue_and_what_was_not_captured_is_counted() {
     world.graph.faults().clear();
     offramp.wait_for_delivery(10, LIMIT);
     assert_eq!(offramp.status()["queue"]["state"], "ok");
-    assert_eq!(world.ask(&offramp, "later", "hi").status, 200);
+    assert_eq!(exchange(&offramp, "later", "hi").status, 200);
     offramp.wait_for_delivery(11, LIMIT);
 }
 
@@ -60,10 +60,10 @@ fn inv9_a_full_queue_that_is_to_reject_does_so_before_the_upstream_is_called() {
     let offramp = world.start(&settings);
 
     for _ in 0..10 {
-        assert_eq!(world.ask(&offramp, "s", "hi").status, 200);
+        assert_eq!(exchange(&offramp, "s", "hi").status, 200);
     }
     for _ in 0..3 {
-        let refused = world.ask(&offramp, "s", "hi");
+        let refused = exchange(&offramp, "s", "hi");
         assert_eq!(refused.status, 503);
         assert_eq!(refused.header("x-offramp-error"), Some("queue_full"));
         assert_eq!(refused.header("content-type"), Some("application/problem+json"));
@@ -102,6 +102,6 @@ fn inv8_a_queue_has_one_owner_and_the_second_process_says_who_that_is() {
     assert!(says.contains(&format!("in use by process {}", offramp.pid())), "{says}");
 
     // The first one has noticed nothing.
-    assert_eq!(world.ask(&offramp, "s", "hi").status, 200);
+    assert_eq!(exchange(&offramp, "s", "hi").status, 200);
     assert_eq!(offramp.status()["ledger"]["captured"], 1);
 }

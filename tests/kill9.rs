@@ -61,8 +61,7 @@ fn kill(seed: u64) {
     offramp.kill();
 
     let mut offramp = world.start(&settings);
-    let conversations: Vec<Conversation> =
-        clients.into_iter().map(|client| world.runtime().block_on(client).unwrap()).collect();
+    let conversations: Vec<Conversation> = clients.into_iter().map(|client| world.runtime().block_on(client).unwrap()).collect();
     let status = offramp.wait_for_status("drained", LIMIT, |status| status["ledger"]["pending"] == 0);
     assert_eq!(status["ledger"]["gap"], 0);
     world.assert_graph_holds(&conversations, &status);
@@ -75,16 +74,13 @@ async fn talk(target: SocketAddr, session: String, ended: Arc<AtomicU64>) -> Con
     let mut client = Client::new(target, LIMIT);
     let mut conversation = Conversation { name: session, ..Conversation::default() };
     for number in 1..=MESSAGES {
-        match client.ask(&Mark { session: conversation.name.clone(), number }).await {
-            Ok(reply) => {
-                conversation.id = Some(reply.session_id);
-                conversation.answered.push(number);
-            }
-            Err(_) => {
-                conversation.failed.push(number);
-                while TcpStream::connect(target).await.is_err() {
-                    tokio::time::sleep(Duration::from_millis(10)).await;
-                }
+        if let Ok(reply) = client.ask(&Mark { session: conversation.name.clone(), number }).await {
+            conversation.id = Some(reply.session_id);
+            conversation.answered.push(number);
+        } else {
+            conversation.failed.push(number);
+            while TcpStream::connect(target).await.is_err() {
+                tokio::time::sleep(Duration::from_millis(10)).await;
             }
         }
         ended.fetch_add(1, Ordering::Relaxed);

@@ -121,11 +121,6 @@ impl World {
         Offramp::start(self.dir(), &settings.text())
     }
 
-    /// One exchange with the agent through offramp, on a connection of its own.
-    pub fn ask(&self, offramp: &Offramp, session: &str, text: &str) -> Response {
-        ask(offramp.proxy("agent"), session, text).unwrap()
-    }
-
     /// So many requests, each session's one after the other, all sessions at the same time; waits for their end.
     pub fn load(&self, offramp: &Offramp, prefix: &'static str, requests: u64, sessions: usize) -> Outcome {
         self.runtime.block_on(load(offramp, prefix, requests, sessions).run(&Arc::default()))
@@ -175,6 +170,11 @@ impl World {
         let names: HashSet<_> = self.graph.stored().into_iter().map(|stored| stored.name).collect();
         assert_eq!(names.len() as u64, ledger.delivered, "the graph has what was delivered, and nothing twice");
     }
+}
+
+/// One exchange with the agent through offramp, on a connection of its own.
+pub fn exchange(offramp: &Offramp, session: &str, text: &str) -> Response {
+    ask(offramp.proxy("agent"), session, text).unwrap()
 }
 
 /// One exchange in the agent's shape, on a connection of its own.
