@@ -193,7 +193,7 @@ const FAULTY: [(&str, &str); 37] = [
     ("upstream = 'ftp://127.0.0.1:18881'", "http://"),
     ("conect_timeout = '10s'", "connect_timeout"),
     ("response_timeout = '10 parsecs'", "2m"),
-    ("max_in_flight = 'many'", "number"),
+    ("max_in_flight = 'many'", "an integer from 1"),
     ("[[proxy.route]]", ""),
     ("name = 'run'", ""),
     ("path = '/run'", ""),
