@@ -1,4 +1,11 @@
 //! The integration tests: each module drives the real binary, or the library, from outside.
 
+mod cli;
+mod faults;
+mod full;
+mod kill9;
+mod limits;
+mod outage;
 mod real_graphiti;
+mod stop;
 mod support;

@@ -52,7 +52,8 @@ pub fn request(address: SocketAddr, method: &str, path: &str, body: Option<&Valu
     parse(&bytes)
 }
 
-fn parse(bytes: &[u8]) -> Result<Response> {
+/// A whole response from its bytes.
+pub fn parse(bytes: &[u8]) -> Result<Response> {
     let (head, body) = split(bytes, b"\r\n\r\n").ok_or_else(|| broken("the response ended before its body"))?;
     let head = String::from_utf8_lossy(head);
     let mut lines = head.split("\r\n");

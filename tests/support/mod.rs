@@ -8,6 +8,7 @@ pub mod offramp;
 pub mod parts;
 pub mod process;
 pub mod python;
+pub mod world;
 
 use std::thread;
 use std::time::{Duration, Instant};

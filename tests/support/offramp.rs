@@ -3,8 +3,8 @@
 use std::collections::HashMap;
 use std::fs;
 use std::net::SocketAddr;
-use std::path::Path;
-use std::process::{Command, ExitStatus};
+use std::path::{Path, PathBuf};
+use std::process::{Command, ExitStatus, Output, Stdio};
 use std::time::Duration;
 
 use serde_json::Value;
@@ -15,26 +15,46 @@ use super::wait_until;
 
 const SHUTDOWN_LIMIT: Duration = Duration::from_secs(60);
 
+/// The configuration's name in the directory of a test.
+const CONFIG: &str = "config.toml";
+
+/// The binary in `dir` with this configuration there, and nothing of the environment that would change what it says.
+pub fn command(dir: &Path) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_offramp"));
+    command.current_dir(dir).arg("--config").arg(dir.join(CONFIG));
+    for (key, _) in std::env::vars_os() {
+        if key.to_string_lossy().starts_with("OFFRAMP_") {
+            command.env_remove(key);
+        }
+    }
+    command
+}
+
+/// Runs a command of the command line to its end, where no offramp runs (or at the address that the configuration names).
+pub fn run(dir: &Path, args: &[&str]) -> Output {
+    command(dir).args(args).stdin(Stdio::null()).output().unwrap()
+}
+
+/// Writes the configuration.
+pub fn configure(dir: &Path, config: &str) {
+    fs::write(dir.join(CONFIG), config).unwrap();
+}
+
 /// A running `offramp run`; killed when dropped.
 pub struct Offramp {
     process: Process,
     /// What its log calls them (`admin`, `proxy NAME`), and where they listen.
     listeners: HashMap<String, SocketAddr>,
+    dir: PathBuf,
 }
 
 impl Offramp {
     /// Starts it in `dir` with this configuration, which must listen on TCP and log JSON to standard error, and waits until each
     /// listener is up. A second start with the same `queue.path` is a restart.
     pub fn start(dir: &Path, config: &str) -> Self {
-        let file = dir.join("config.toml");
-        fs::write(&file, config).unwrap();
-        let mut command = Command::new(env!("CARGO_BIN_EXE_offramp"));
-        command.arg("--config").arg(file).arg("run").current_dir(dir);
-        for (key, _) in std::env::vars_os() {
-            if key.to_string_lossy().starts_with("OFFRAMP_") {
-                command.env_remove(key);
-            }
-        }
+        configure(dir, config);
+        let mut command = command(dir);
+        command.arg("run");
         let mut process = Process::start("offramp", command, Reports::Stderr, dir);
         let expected = 1 + config.lines().filter(|line| line.trim() == "[[proxy]]").count();
         let mut listeners = HashMap::new();
@@ -42,7 +62,7 @@ impl Offramp {
             listeners.extend(listening(line));
             (listeners.len() == expected).then_some(())
         });
-        Self { process, listeners }
+        Self { process, listeners, dir: dir.to_owned() }
     }
 
     /// Where a proxy listens.
@@ -108,6 +128,50 @@ impl Offramp {
         });
         assert_eq!(status["ledger"]["gap"], 0);
         status
+    }
+
+    /// A counter or gauge of `/metrics`: the sum over the series that bear all of these labels; none where there is no such series.
+    pub fn metric(&self, name: &str, labels: &[(&str, &str)]) -> Option<f64> {
+        let text = self.ask("GET", "/metrics", None).text();
+        let labels: Vec<String> = labels.iter().map(|(key, value)| format!("{key}=\"{value}\"")).collect();
+        let series = text.lines().filter_map(|line| {
+            let (series, value) = line.rsplit_once(' ')?;
+            let (found, rest) = series.split_once('{').unwrap_or((series, ""));
+            (found == name && labels.iter().all(|label| rest.contains(label))).then(|| value.parse::<f64>().unwrap())
+        });
+        series.reduce(|sum, value| sum + value)
+    }
+
+    /// Runs a command of the command line to its end, against this offramp.
+    pub fn cli(&self, args: &[&str]) -> Output {
+        self.cli_command().args(args).stdin(Stdio::null()).output().unwrap()
+    }
+
+    /// Such a command, to be started by the caller. The configuration says port 0, so the real one is given.
+    pub fn cli_command(&self) -> Command {
+        let mut command = command(&self.dir);
+        command.arg("--set").arg(format!("admin.listen={}", self.admin()));
+        command
+    }
+
+    /// Its process id.
+    pub fn pid(&self) -> u32 {
+        self.process.id()
+    }
+
+    /// Whether it still runs.
+    pub fn is_running(&mut self) -> bool {
+        self.process.is_running()
+    }
+
+    /// Sends a signal (`TERM`, `INT`) and does not wait.
+    pub fn signal(&self, name: &str) {
+        self.process.signal(name);
+    }
+
+    /// Waits for its end after a signal.
+    pub fn wait(mut self) -> ExitStatus {
+        self.process.wait(SHUTDOWN_LIMIT)
     }
 
     /// SIGKILL, as a crash is: nothing is flushed and nothing is said.

@@ -104,15 +104,30 @@ impl Process {
 
     /// SIGTERM, and waits for its end.
     pub fn terminate(&mut self, limit: Duration) -> ExitStatus {
+        self.signal("TERM");
+        self.wait(limit)
+    }
+
+    /// Its process id.
+    pub fn id(&self) -> u32 {
+        self.child.id()
+    }
+
+    /// Sends a signal by its name.
+    pub fn signal(&self, name: &str) {
         // The shell's own kill: the standard library sends SIGKILL alone.
-        let sent = Command::new("sh").args(["-c", "kill -TERM \"$0\"", &self.child.id().to_string()]).status().unwrap();
-        assert!(sent.success(), "{} was gone before SIGTERM; its log:\n{}", self.name, self.log_tail());
+        let sent = Command::new("sh").args(["-c", "kill -\"$0\" \"$1\"", name, &self.id().to_string()]).status().unwrap();
+        assert!(sent.success(), "{} was gone before SIG{name}; its log:\n{}", self.name, self.log_tail());
+    }
+
+    /// Waits for its end, which something else brings about.
+    pub fn wait(&mut self, limit: Duration) -> ExitStatus {
         let mut ended = None;
         let in_time = wait_until(limit, || {
             ended = self.child.try_wait().unwrap();
             ended.is_some()
         });
-        assert!(in_time, "{} did not end within {limit:?} of SIGTERM; its log:\n{}", self.name, self.log_tail());
+        assert!(in_time, "{} did not end within {limit:?}; its log:\n{}", self.name, self.log_tail());
         ended.unwrap()
     }
 
