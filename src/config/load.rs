@@ -182,7 +182,7 @@ fn inline_values(text: &str, value: &Spanned<DeValue<'_>>, out: &mut Vec<Range<u
     let span = value.span();
     match value.get_ref() {
         DeValue::Table(table) if !text.get(span.start..).is_some_and(|t| t.starts_with('{')) => {
-            table.values().for_each(|v| inline_values(text, v, out))
+            table.values().for_each(|v| inline_values(text, v, out));
         }
         DeValue::Array(items) if items.iter().next().is_some_and(|first| first.span().start == span.start) => {
             items.iter().for_each(|v| inline_values(text, v, out));
