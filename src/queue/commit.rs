@@ -12,11 +12,11 @@ use tokio::sync::{Notify, oneshot};
 use uuid::Uuid;
 
 use super::engine::{Append, Engine};
-use super::recover;
 use super::space::Space;
 use super::store::Store;
 use super::txn::{Txn, TxnError};
 use super::{AppendError, Attempt, Claim, ClaimRequest, Claims, Deleted, Finish, Seq, SinkId, Stats};
+use super::{keys, recover};
 use crate::clock::Clock;
 use crate::config::Durability;
 use crate::telemetry::metrics::Metrics;
@@ -319,10 +319,14 @@ impl Writer {
     pub fn tidy(&mut self) -> bool {
         self.tidied = Instant::now();
         self.space.look();
+        if self.shared.failing.load(Ordering::Relaxed) && !self.reopen() {
+            return false;
+        }
         let now = self.shared.clock.now_ms();
         let store = self.engine.store.clone();
         let mut txn = Txn::new(&*store);
         let more = self.engine.expire(&mut txn, now).and_then(|more| {
+            self.engine.advance_oldest(&txn)?;
             let writes = self.engine.close(txn)?;
             if !writes.is_empty() {
                 store.apply(&writes)?; // made stable with the next batch: an expiry that is lost happens again
@@ -336,6 +340,34 @@ impl Writer {
             self.roll_back(&[], &[]);
             false
         })
+    }
+
+    /// After a commit that failed: opens the store anew, once the disk has room; whether it works again.
+    fn reopen(&mut self) -> bool {
+        if self.space.is_low() {
+            return false;
+        }
+        let store = self.engine.store.clone();
+        let reopened = store.reopen().map_err(TxnError::from).and_then(|()| recover::reload(&mut self.engine));
+        // The first write shows whether it really works.
+        let works = reopened.and_then(|()| {
+            let mut txn = Txn::new(&*store);
+            txn.put(keys::meta(), &self.engine.meta)?;
+            store.apply(&txn.into_writes())?;
+            Ok(store.sync()?)
+        });
+        self.unsynced = None;
+        match works {
+            Ok(()) => {
+                tracing::info!("the queue works again: capturing");
+                self.shared.failing.store(false, Ordering::Relaxed);
+                true
+            }
+            Err(error) => {
+                tracing::error!(%error, "the queue could not be opened again");
+                false
+            }
+        }
     }
 
     /// Tells everyone how things stand.

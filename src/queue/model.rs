@@ -83,6 +83,12 @@ impl Store for Model {
         Ok(())
     }
 
+    fn reopen(&self) -> Result<(), StoreError> {
+        self.check()?;
+        self.crash();
+        Ok(())
+    }
+
     fn sync(&self) -> Result<(), StoreError> {
         self.check()?;
         let mut maps = self.maps();

@@ -5,12 +5,15 @@
 //! - `flush()` is no fsync on Linux (it is `sync_file_range`). It survives kill -9, but not lost power, unless the file that it writes is
 //!   synced as well: [`Sled`] keeps a descriptor of its own on that file and calls `fdatasync` after each flush.
 //! - Values that outgrow its log are put into files of their own that nobody syncs. So no value here is above [`MAX_VALUE`].
+//! - After an error of the disk a handle is of no use any more, also when the disk is fine again; opening the directory anew recovers all
+//!   that was synced. Hence [`Store::reopen`].
 //! - `cache_capacity` is 1 GB unless set.
 
 use std::collections::BTreeMap;
 use std::fs::File;
 use std::ops::Range;
 use std::path::{Path, PathBuf};
+use std::sync::{PoisonError, RwLock};
 
 use super::keys::Key;
 
@@ -32,6 +35,9 @@ pub enum StoreError {
     /// Another process has it open.
     #[error("locked by another process")]
     Locked,
+    /// It could not be opened again after an error.
+    #[error("not open since its last error")]
+    Closed,
     /// The engine.
     #[error("the storage engine failed: {0}")]
     Engine(String),
@@ -61,17 +67,38 @@ pub trait Store: Send + Sync + 'static {
 
     /// Returns once everything applied so far is on stable storage.
     fn sync(&self) -> Result<(), StoreError>;
+
+    /// Starts afresh from what is on the disk, after an error. What was not synced may be gone.
+    fn reopen(&self) -> Result<(), StoreError>;
 }
 
 /// [`Store`] on sled.
 pub struct Sled {
+    dir: PathBuf,
+    /// None while, or because, it could not be opened again.
+    open: RwLock<Option<Open>>,
+}
+
+struct Open {
     db: sled::Db,
+    /// A descriptor of our own on the file that sled writes.
     log: File,
 }
 
 impl Sled {
     /// Opens or creates the store in a directory of its own.
     pub fn open(dir: &Path) -> Result<Self, StoreError> {
+        Ok(Self { dir: dir.to_owned(), open: RwLock::new(Some(Open::new(dir)?)) })
+    }
+
+    fn with<T>(&self, work: impl FnOnce(&Open) -> Result<T, StoreError>) -> Result<T, StoreError> {
+        let open = self.open.read().unwrap_or_else(PoisonError::into_inner);
+        work(open.as_ref().ok_or(StoreError::Closed)?)
+    }
+}
+
+impl Open {
+    fn new(dir: &Path) -> Result<Self, StoreError> {
         let config = sled::Config::new()
             .path(dir)
             .cache_capacity(CACHE)
@@ -104,27 +131,29 @@ impl From<sled::Error> for StoreError {
 
 impl Store for Sled {
     fn get(&self, key: &[u8]) -> Result<Option<Vec<u8>>, StoreError> {
-        Ok(self.db.get(key)?.map(|v| v.to_vec()))
+        self.with(|open| Ok(open.db.get(key)?.map(|v| v.to_vec())))
     }
 
     fn scan(&self, range: Range<Key>, visit: Visit<'_>) -> Result<(), StoreError> {
-        for entry in self.db.range(range) {
-            let (key, value) = entry?;
-            if !visit(&key, &value) {
-                break;
+        self.with(|open| {
+            for entry in open.db.range(range) {
+                let (key, value) = entry?;
+                if !visit(&key, &value) {
+                    break;
+                }
             }
-        }
-        Ok(())
+            Ok(())
+        })
     }
 
     fn last(&self, range: Range<Key>) -> Result<Option<(Key, Vec<u8>)>, StoreError> {
-        match self.db.range(range).next_back() {
+        self.with(|open| match open.db.range(range).next_back() {
             Some(entry) => {
                 let (key, value) = entry?;
                 Ok(Some((key.to_vec(), value.to_vec())))
             }
             None => Ok(None),
-        }
+        })
     }
 
     fn apply(&self, writes: &Writes) -> Result<(), StoreError> {
@@ -135,12 +164,21 @@ impl Store for Sled {
                 None => batch.remove(key.as_slice()),
             }
         }
-        Ok(self.db.apply_batch(batch)?)
+        self.with(|open| Ok(open.db.apply_batch(batch)?))
     }
 
     fn sync(&self) -> Result<(), StoreError> {
-        self.db.flush()?;
-        self.log.sync_data().map_err(|source| StoreError::Io { what: "syncing the store's log", source })
+        self.with(|open| {
+            open.db.flush()?;
+            open.log.sync_data().map_err(|source| StoreError::Io { what: "syncing the store's log", source })
+        })
+    }
+
+    fn reopen(&self) -> Result<(), StoreError> {
+        let mut open = self.open.write().unwrap_or_else(PoisonError::into_inner);
+        *open = None; // gives the engine's lock on the directory back
+        *open = Some(Open::new(&self.dir)?);
+        Ok(())
     }
 }
 
