@@ -290,6 +290,19 @@ async fn an_open_breaker_costs_no_attempt() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn inv8_an_outage_of_hours_makes_no_dead_letter() {
+    let graph = Graph::new(None, |_, _| Act::Fail(Cause::Connect, None));
+    let bench = Bench::new(sink_config(5), &graph);
+    bench.fill(1, 3).await;
+    tokio::time::sleep(secs(10 * 3600)).await;
+    assert!(graph.deliveries.load(Ordering::Relaxed) > 500, "a probe a minute");
+    graph.behave(|_, _| Act::Take(secs(1)));
+    bench.until_empty().await;
+    assert_eq!(bench.count().dead, 0);
+    graph.assert_once_and_in_order(3);
+}
+
+#[tokio::test(start_paused = true)]
 async fn retry_after_is_waited_for() {
     let graph = Graph::new(None, |_, n| if n == 0 { Act::Fail(Cause::Status(429), Some(secs(77))) } else { Act::Take(secs(1)) });
     let bench = Bench::new(sink_config(5), &graph);
