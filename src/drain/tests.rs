@@ -406,7 +406,9 @@ async fn what_is_too_old_is_a_dead_letter() {
     let began = Instant::now();
     bench.until_empty().await;
     assert!((3600..4600).contains(&began.elapsed().as_secs()), "{:?}", began.elapsed());
-    assert_eq!(bench.queue.episode(Uuid::from_u128(1)).unwrap().sinks[0].reason.as_deref(), Some("max_age"));
+    let at = &bench.queue.episode(Uuid::from_u128(1)).unwrap().sinks[0];
+    assert_eq!(at.reason.as_deref(), Some("max_age"));
+    assert!(at.last_error.is_some(), "what the last attempt met is what an operator asks: {at:?}");
 }
 
 #[tokio::test(start_paused = true)]
