@@ -5,7 +5,7 @@ use std::time::Duration;
 use offramp::demo::graph::{Mode, Options};
 
 use crate::support::wait_until;
-use crate::support::world::{LIMIT, World};
+use crate::support::world::{LIMIT, World, exchange};
 
 #[test]
 fn inv3_inv5_no_request_notices_that_the_graph_service_is_down() {
@@ -36,4 +36,23 @@ fn inv3_inv5_no_request_notices_that_the_graph_service_is_down() {
     assert!(slowest < Duration::from_secs(2), "a request took {slowest:?}");
     let status = world.assert_delivered(&mut offramp, &outcome.conversations);
     assert_eq!(status["sinks"][0]["state"], "running");
+}
+
+#[test]
+fn inv8_an_outage_longer_than_all_attempts_makes_no_dead_letter() {
+    let world = World::new();
+    let settings = world
+        .settings()
+        .set("sink.retry", "{ max_attempts = 6, initial = '50ms', max = '100ms', jitter = 'full', max_age = '1h' }")
+        .set("sink.breaker", "{ consecutive_failures = 5, open_for = '100ms' }");
+    let mut offramp = world.start(&settings);
+    world.stop_graph();
+    for text in ["one", "two", "three"] {
+        assert_eq!(exchange(&offramp, "s", text).status, 200);
+    }
+
+    let status = offramp.wait_for_status("twelve attempts", LIMIT, |s| s["sinks"][0]["attempts_total"].as_u64() >= Some(12));
+    assert_eq!(status["ledger"]["pending"], 3, "the first one has been tried twice as often as max_attempts: {status:#}");
+    world.resume_graph();
+    offramp.wait_for_delivery(3, LIMIT);
 }

@@ -258,7 +258,12 @@ async fn classify(runner: &Runner, error: &SinkError, sent: Sent, attempts: u32)
         runner.succeeded(); // the sink works: it is this episode that it does not want
         return ("dead", Finish::Dead { reason: "rejected" });
     }
-    runner.failed(&error.message);
+    let open = runner.failed(&error.message);
+    // Nobody was there to take it, so it can't be what is wrong. The breaker sets the pace; an outage of any length must not use up the
+    // attempts of those that happen to be its probes.
+    if open && error.cause == Cause::Connect && sent == Sent::No {
+        return ("retry", Finish::Uncount);
+    }
     // One in doubt gets its look-up even after the last attempt.
     if attempts >= config.retry.max_attempts && sent == Sent::No {
         return ("dead", Finish::Dead { reason: "max_attempts" });

@@ -147,14 +147,16 @@ impl Runner {
         self.changed.notify_one();
     }
 
-    /// An attempt failed for the sink's sake.
-    pub fn failed(&self, error: &str) {
+    /// An attempt failed for the sink's sake; whether the breaker is open now.
+    pub fn failed(&self, error: &str) -> bool {
         let mut gate = lock(&self.gate);
         gate.last_error = Some(error.to_owned());
         if gate.breaker.failure(Instant::now()) {
             tracing::warn!(sink = self.config.name, error, open_for = ?self.config.breaker.open_for, "the breaker is open");
         }
-        self.breaker_gauge.set(gate.breaker.gauge());
+        let gauge = gate.breaker.gauge();
+        self.breaker_gauge.set(gauge);
+        gauge != 0
     }
 
     /// It takes and forgets: nothing more goes in until something appears.

@@ -290,6 +290,19 @@ async fn an_open_breaker_costs_no_attempt() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn inv8_an_outage_of_hours_makes_no_dead_letter() {
+    let graph = Graph::new(None, |_, _| Act::Fail(Cause::Connect, None));
+    let bench = Bench::new(sink_config(5), &graph);
+    bench.fill(1, 3).await;
+    tokio::time::sleep(secs(10 * 3600)).await;
+    assert!(graph.deliveries.load(Ordering::Relaxed) > 500, "a probe a minute");
+    graph.behave(|_, _| Act::Take(secs(1)));
+    bench.until_empty().await;
+    assert_eq!(bench.count().dead, 0);
+    graph.assert_once_and_in_order(3);
+}
+
+#[tokio::test(start_paused = true)]
 async fn retry_after_is_waited_for() {
     let graph = Graph::new(None, |_, n| if n == 0 { Act::Fail(Cause::Status(429), Some(secs(77))) } else { Act::Take(secs(1)) });
     let bench = Bench::new(sink_config(5), &graph);
@@ -393,7 +406,9 @@ async fn what_is_too_old_is_a_dead_letter() {
     let began = Instant::now();
     bench.until_empty().await;
     assert!((3600..4600).contains(&began.elapsed().as_secs()), "{:?}", began.elapsed());
-    assert_eq!(bench.queue.episode(Uuid::from_u128(1)).unwrap().sinks[0].reason.as_deref(), Some("max_age"));
+    let at = &bench.queue.episode(Uuid::from_u128(1)).unwrap().sinks[0];
+    assert_eq!(at.reason.as_deref(), Some("max_age"));
+    assert!(at.last_error.is_some(), "what the last attempt met is what an operator asks: {at:?}");
 }
 
 #[tokio::test(start_paused = true)]

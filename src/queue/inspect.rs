@@ -71,7 +71,8 @@ fn standing(
         history.extend(codec::decode::<Attempt>(line).ok());
         true
     })?;
-    let last_error = history.last().and_then(|a| a.error.clone());
+    // Not the last line's: one that ends for its age or its attempts without a further one has nothing to say.
+    let last_error = history.iter().rev().find_map(|a| a.error.clone());
     let mut at = Standing {
         sink: names(sink),
         state: State::Pending,
