@@ -7,5 +7,6 @@ mod kill9;
 mod limits;
 mod outage;
 mod real_graphiti;
+mod secrets;
 mod stop;
 mod support;
