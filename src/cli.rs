@@ -52,7 +52,16 @@ pub fn main() -> ExitCode {
 
 /// A runtime with a thread per core, for what carries load.
 fn on_all_cores() -> Result<Runtime, ExitCode> {
+    raise_open_files();
     started(Builder::new_multi_thread().enable_all().thread_name("offramp").build())
+}
+
+/// A connection is two descriptors, and the usual soft limit is 1024: takes what the hard limit allows.
+fn raise_open_files() {
+    use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+    let maximum = getrlimit(Resource::Nofile).maximum;
+    // Not being allowed to leaves the limit as it is, and accepting pauses when it is reached.
+    let _ = setrlimit(Resource::Nofile, Rlimit { current: maximum, maximum });
 }
 
 fn started(runtime: std::io::Result<Runtime>) -> Result<Runtime, ExitCode> {

@@ -1,7 +1,7 @@
 //! The queue: an embedded write-ahead store of episodes with one lane per ordering key and sink.
 //!
-//! It knows lanes and bytes; it knows neither HTTP nor Graphiti. [`keys`] has the layout, [`engine`] what can happen to an episode,
-//! [`commit`] the one thread that writes, [`store`] the disk.
+//! It knows lanes and bytes; it knows neither HTTP nor Graphiti. `keys` has the layout, `engine` what can happen to an episode,
+//! `commit` the one thread that writes, `store` the disk.
 
 mod codec;
 mod commit;

@@ -52,7 +52,7 @@ pub enum Receipt {
 pub enum Presence {
     /// It is.
     Present,
-    /// It is not, or not yet where the sink [confirms](Sink::confirm) later.
+    /// It is not, or not yet where the sink [confirms later](Sink::follow).
     Absent,
     /// This sink can't tell.
     Unknown,

@@ -25,16 +25,16 @@ const CANARY: &[u8] = b"7f3a";
 
 fn ask_with_credentials(offramp: &Offramp, session: &str) {
     let body = format!(r#"{{"message_content":"hello","session_name":"{session}"}}"#);
-    let mut request = format!(
-        "POST /api/v1/agent/sample/run?x-api-key=canary-query-7f3a HTTP/1.1\r\nhost: a\r\nconnection: close\r\ncontent-type: application/json\r\ncontent-length: {}\r\n",
-        body.len()
+    let headers: Vec<String> = CLIENT.iter().map(|(name, value)| format!("{name}: {value}\r\n")).collect();
+    let request = format!(
+        "POST /api/v1/agent/sample/run?x-api-key=canary-query-7f3a HTTP/1.1\r\nhost: a\r\nconnection: close\r\n\
+         content-type: application/json\r\ncontent-length: {}\r\n{}\r\n{body}",
+        body.len(),
+        headers.concat()
     );
-    for (name, value) in CLIENT {
-        request.push_str(&format!("{name}: {value}\r\n"));
-    }
     let mut stream = TcpStream::connect(offramp.proxy("agent")).unwrap();
     stream.set_read_timeout(Some(LIMIT)).unwrap();
-    stream.write_all(format!("{request}\r\n{body}").as_bytes()).unwrap();
+    stream.write_all(request.as_bytes()).unwrap();
     let mut answer = Vec::new();
     stream.read_to_end(&mut answer).unwrap();
     assert_eq!(http::parse(&answer).unwrap().status, 200);

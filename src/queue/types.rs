@@ -97,7 +97,7 @@ pub struct ClaimRequest {
 /// What a scheduler gets.
 #[derive(Debug, Clone, Default)]
 pub struct Claims {
-    /// Heads of lanes. Each must be given to [`Queue::finish`].
+    /// Heads of lanes. Each must be given to [`Queue::finish`](super::Queue::finish).
     pub claims: Vec<Claim>,
     /// When the next lane is due (queue time), if one waits for a time.
     pub next_due: Option<u64>,

@@ -1,7 +1,7 @@
 //! JSON Lines: one episode a line, synced before it counts as delivered.
 //!
 //! The file belongs to offramp: a last line without its end, which a crash can leave, is cut off when the file is opened; its episode was
-//! not delivered and comes again. Before an episode in doubt is written again, its id is looked for in the last [`TAIL`] bytes, so it is
+//! not delivered and comes again. Before an episode in doubt is written again, its id is looked for in the last 64 MiB, so it is
 //! there once.
 
 use std::fs::{File, OpenOptions};
