@@ -206,6 +206,22 @@ fn inv9_a_full_queue_refuses_and_takes_again_when_it_has_room() {
 }
 
 #[test]
+fn inv9_the_limit_holds_within_one_batch() {
+    // Many may have been let in before the writer came to them.
+    let bench = Bench::new(config::Queue { max_episodes: 2, ..config() });
+    let sink = bench.queue.sink_id("a").unwrap();
+    let mut side = bench.queue.writer();
+    let WriterSide::Inline(inline) = &mut *side else { unreachable!() };
+    let mut txn = Txn::new(&*bench.store);
+    let taken = (1..=3).map(|n| {
+        let append =
+            Append { id: Uuid::from_u128(n), captured_at: START, lanes: vec![(sink, Lane::of("s"))], record: vec![0; 100] };
+        inline.engine.append(&mut txn, &append, START).unwrap()
+    });
+    assert_eq!(taken.collect::<Vec<_>>(), [Ok(()), Ok(()), Err(AppendError::Full)]);
+}
+
+#[test]
 fn inv8_receipts_make_room_and_what_is_pending_does_not() {
     let bench = Bench::new(config::Queue { max_bytes: 30_000, ..config() });
     let mut taken = 0;
