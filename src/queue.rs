@@ -13,6 +13,7 @@ pub(crate) mod model;
 mod recover;
 mod retention;
 mod rows;
+mod shared;
 mod space;
 mod store;
 #[cfg(test)]
@@ -31,9 +32,10 @@ use std::time::{Duration, Instant};
 use tokio::sync::oneshot;
 use uuid::Uuid;
 
-use self::commit::{Op, Reply, Shared, Writer};
+use self::commit::Writer;
 use self::engine::{Append, Limits};
 use self::rows::Record;
+use self::shared::{Op, Reply, Shared};
 use self::space::Space;
 use self::store::{Sled, Store, StoreError};
 use self::txn::{Txn, TxnError};

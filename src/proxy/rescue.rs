@@ -127,12 +127,3 @@ fn panic_text(panic: &(dyn Any + Send)) -> String {
         .or_else(|| panic.downcast_ref::<String>().cloned())
         .unwrap_or_else(|| "(no text)".to_owned())
 }
-
-/// Makes every panic of the process one log line with its place and its backtrace. For `main`, once.
-pub fn log_panics() {
-    std::panic::set_hook(Box::new(|info| {
-        let backtrace = std::backtrace::Backtrace::force_capture();
-        let place = info.location().map(ToString::to_string).unwrap_or_default();
-        tracing::error!(place, text = panic_text(info.payload()), %backtrace, "panic");
-    }));
-}

@@ -1,53 +1,23 @@
 //! The writer: one thread that takes whatever has gathered, makes one batch of it, commits it, and only then answers.
 //!
 //! Under load a batch gathers while the one before it is being synced; nobody wakes the writer then. When it is idle, the first operation
-//! wakes it. The buffer is bounded by bytes: beyond [`BUFFER`] the queue refuses, and the request goes on without it.
+//! wakes it. The buffer is bounded by bytes: beyond that the queue refuses, and the request goes on without it.
 
 use std::collections::HashSet;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, RwLock};
+use std::sync::atomic::Ordering;
+use std::sync::{Arc, PoisonError};
 use std::time::{Duration, Instant};
 
-use tokio::sync::{Notify, oneshot};
-use uuid::Uuid;
-
-use super::engine::{Append, Engine};
+use super::engine::Engine;
+use super::shared::{Op, Shared};
 use super::space::Space;
-use super::store::Store;
 use super::txn::{Txn, TxnError};
-use super::{AppendError, Attempt, Claim, ClaimRequest, Claims, Deleted, Finish, Seq, SinkId, Stats};
-use super::{keys, recover};
-use crate::clock::Clock;
+use super::{AppendError, Claim, Claims, Deleted, Seq, SinkId, Stats, keys, recover};
 use crate::config::Durability;
 use crate::telemetry::metrics::Metrics;
 
-/// Bytes of episodes that may wait for the writer.
-const BUFFER: usize = 64 << 20;
-
-/// Operations in one batch, at most.
-const BATCH: usize = 1024;
-
 /// How often an idle writer looks at expiry and at free disk space.
 const TICK: Duration = Duration::from_secs(1);
-
-/// A commit that takes longer marks the queue as degraded, and new episodes are refused at once instead of piling up behind it.
-const STUCK_MS: u64 = 5_000;
-
-/// Where the answer goes.
-pub type Reply<T> = oneshot::Sender<Result<T, AppendError>>;
-
-/// What the writer is asked to do.
-pub enum Op {
-    Append(Append, Reply<()>, Instant),
-    Claim(SinkId, ClaimRequest, Reply<Claims>),
-    Begin(Claim, Reply<Option<u32>>),
-    Accepted(Claim),
-    Finish(Claim, Finish, Option<Attempt>),
-    Redrive(Vec<(SinkId, Seq)>, Reply<u64>),
-    Purge(Vec<(SinkId, Seq)>, Reply<u64>),
-    Delete(Uuid, Reply<Deleted>),
-    Pause(SinkId, Option<String>, Reply<()>),
-}
 
 /// What an operation came to, until its batch is committed.
 enum Outcome {
@@ -57,125 +27,6 @@ enum Outcome {
     Count(u64),
     Deleted(Deleted),
     Done,
-}
-
-/// What the writer shares with everyone.
-pub struct Shared {
-    pub store: Arc<dyn Store>,
-    pub clock: Clock,
-    buffer: Mutex<Buffer>,
-    wake: Condvar,
-    full: AtomicBool,
-    failing: AtomicBool,
-    /// When the commit under way began (ms), 0 when there is none.
-    committing: AtomicU64,
-    stats: RwLock<Arc<Stats>>,
-    in_flight: RwLock<HashSet<(SinkId, Seq)>>,
-    pub sinks: Vec<Doorbell>,
-}
-
-/// Tells a sink's scheduler that there may be work.
-pub struct Doorbell {
-    pub id: SinkId,
-    pub name: String,
-    pub ring: Notify,
-}
-
-#[derive(Default)]
-struct Buffer {
-    ops: Vec<Op>,
-    bytes: usize,
-    parked: bool,
-    closed: bool,
-}
-
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    // A panic while the lock was held leaves plain data behind, never a half-made change.
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
-}
-
-impl Shared {
-    pub fn new(engine: &Engine, sinks: Vec<(SinkId, String)>, clock: Clock) -> Self {
-        Self {
-            store: engine.store.clone(),
-            clock,
-            buffer: Mutex::default(),
-            wake: Condvar::new(),
-            full: AtomicBool::new(false),
-            failing: AtomicBool::new(false),
-            committing: AtomicU64::new(0),
-            stats: RwLock::default(),
-            in_flight: RwLock::default(),
-            sinks: sinks.into_iter().map(|(id, name)| Doorbell { id, name, ring: Notify::new() }).collect(),
-        }
-    }
-
-    /// Whether an append would be refused now.
-    pub fn is_full(&self) -> bool {
-        self.full.load(Ordering::Relaxed)
-    }
-
-    /// Whether the store doesn't take writes: the last commit failed, or one hangs.
-    pub fn is_degraded(&self) -> bool {
-        let since = self.committing.load(Ordering::Relaxed);
-        self.failing.load(Ordering::Relaxed) || (since != 0 && self.clock.now_ms().saturating_sub(since) > STUCK_MS)
-    }
-
-    pub fn stats(&self) -> Arc<Stats> {
-        self.stats.read().unwrap_or_else(PoisonError::into_inner).clone()
-    }
-
-    pub fn is_in_flight(&self, sink: SinkId, seq: Seq) -> bool {
-        self.in_flight.read().unwrap_or_else(PoisonError::into_inner).contains(&(sink, seq))
-    }
-
-    /// Hands an operation to the writer.
-    pub fn submit(&self, op: Op) -> Result<(), AppendError> {
-        let bytes = match &op {
-            Op::Append(append, ..) => append.record.len(),
-            _ => 0,
-        };
-        let wake = {
-            let mut buffer = lock(&self.buffer);
-            if buffer.closed || (bytes > 0 && (buffer.bytes + bytes > BUFFER || self.is_degraded())) {
-                return Err(AppendError::Failed);
-            }
-            buffer.ops.push(op);
-            buffer.bytes += bytes;
-            std::mem::take(&mut buffer.parked)
-        };
-        if wake {
-            self.wake.notify_one();
-        }
-        Ok(())
-    }
-
-    /// Takes nothing more; the writer commits what it has and ends.
-    pub fn close(&self) {
-        lock(&self.buffer).closed = true;
-        self.wake.notify_all();
-    }
-
-    /// The next batch; none when closed and empty. Empty after `timeout`.
-    fn take(&self, timeout: Duration) -> Option<Vec<Op>> {
-        let mut buffer = lock(&self.buffer);
-        if buffer.ops.is_empty() && !buffer.closed {
-            buffer.parked = true;
-            let waited = self.wake.wait_timeout_while(buffer, timeout, |b| b.parked && !b.closed);
-            buffer = waited.unwrap_or_else(PoisonError::into_inner).0;
-            buffer.parked = false;
-        }
-        if buffer.ops.is_empty() && buffer.closed {
-            return None;
-        }
-        let mut ops = std::mem::take(&mut buffer.ops);
-        if ops.len() > BATCH {
-            buffer.ops = ops.split_off(BATCH);
-        }
-        let left = buffer.ops.iter().map(|op| if let Op::Append(a, ..) = op { a.record.len() } else { 0 }).sum();
-        buffer.bytes = left;
-        Some(ops)
-    }
 }
 
 /// The writer's own side.

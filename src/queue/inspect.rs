@@ -2,10 +2,10 @@
 
 use uuid::Uuid;
 
-use super::commit::Shared;
 use super::engine::{Engine, read_record};
 use super::keys;
 use super::rows::{Ended, Record, Waiting};
+use super::shared::Shared;
 use super::txn::{Txn, TxnError};
 use super::{Attempt, Filter, Ledger, Page, Select, Seq, SinkId, SinkStats, Standing, State, Stats, View, codec};
 use crate::episode::Episode;

