@@ -23,11 +23,13 @@ struct Scheduler {
     runner: Arc<Runner>,
     tasks: JoinSet<()>,
     claims: Vec<(tokio::task::Id, Claim)>,
+    /// The attempt that shows whether the breaker may close. Older ones may wait for their confirmation for long: they don't count.
+    probe: Option<tokio::task::Id>,
 }
 
 /// Drains one sink until `stop`. Attempts in flight then get a moment; what is not finished by then is looked up after the next start.
 pub async fn run(runner: Arc<Runner>, mut stop: watch::Receiver<bool>) {
-    let mut scheduler = Scheduler { runner, tasks: JoinSet::new(), claims: Vec::new() };
+    let mut scheduler = Scheduler { runner, tasks: JoinSet::new(), claims: Vec::new(), probe: None };
     while !*stop.borrow_and_update() {
         let wake = scheduler.turn().await;
         let runner = scheduler.runner.clone();
@@ -63,9 +65,14 @@ impl Scheduler {
         if free == 0 {
             return None;
         }
+        let before = self.tasks.len();
         match self.runner.course() {
             Course::Run => self.start(free, false, Purpose::Deliver).await,
-            Course::Probe if self.tasks.is_empty() => self.start(1, false, Purpose::Deliver).await,
+            Course::Probe if self.probe.is_none() => {
+                let wake = self.start(1, false, Purpose::Deliver).await;
+                self.probe = self.claims.last().map(|(task, _)| *task).filter(|_| self.tasks.len() > before);
+                wake
+            }
             Course::Probe | Course::Rest => None,
             Course::Wait(until) => Some(until),
             Course::Look => self.look().await,
@@ -119,6 +126,7 @@ impl Scheduler {
             Ok((id, ())) => *id,
             Err(error) => error.id(),
         };
+        self.probe = self.probe.filter(|probe| *probe != id);
         let Some(at) = self.claims.iter().position(|(task, _)| *task == id) else { return };
         let (_, claim) = self.claims.swap_remove(at);
         if let Err(error) = ended {

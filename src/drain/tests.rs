@@ -303,6 +303,23 @@ async fn inv8_an_outage_of_hours_makes_no_dead_letter() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn inv6_an_episode_that_is_waited_for_does_not_keep_the_breaker_from_closing() {
+    // The first is taken and never appears; the five after it are refused, which opens the breaker.
+    let graph = Graph::new(Some(FOLLOW), |_, n| match n {
+        0 => Act::Forget,
+        1..=5 => Act::Fail(Cause::Status(503), None),
+        _ => Act::Take(secs(13)),
+    });
+    let bench = Bench::new(sink_config(6), &graph);
+    bench.fill(6, 6).await;
+    let began = Instant::now();
+    bench.until(|b| b.count().delivered == 5).await;
+    assert!(began.elapsed() < secs(300), "{:?}", began.elapsed());
+    bench.until_empty().await;
+    graph.assert_once_and_in_order(6);
+}
+
+#[tokio::test(start_paused = true)]
 async fn retry_after_is_waited_for() {
     let graph = Graph::new(None, |_, n| if n == 0 { Act::Fail(Cause::Status(429), Some(secs(77))) } else { Act::Take(secs(1)) });
     let bench = Bench::new(sink_config(5), &graph);
