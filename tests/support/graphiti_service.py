@@ -29,6 +29,10 @@ options = arguments.parse_args()
 
 log = logging.getLogger("graphiti_service")
 
+# Made here and not in the running loop: there the driver begins to build the indices by itself, beside those who ask for them, and
+# FalkorDB has been seen to hang over the two.
+driver = FalkorDriver(host="127.0.0.1", port=options.falkordb_port)
+
 
 def now() -> datetime:
     return datetime.now(timezone.utc)
@@ -51,7 +55,6 @@ class Messages(BaseModel):
 
 @contextlib.asynccontextmanager
 async def lifespan(app: FastAPI):
-    driver = FalkorDriver(host="127.0.0.1", port=options.falkordb_port)
     app.state.graphiti = Graphiti(graph_driver=driver)
     await app.state.graphiti.build_indices_and_constraints()
     app.state.queue = asyncio.Queue()
