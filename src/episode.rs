@@ -78,7 +78,7 @@ impl Episode {
         self.group.as_deref().unwrap_or(&self.session)
     }
 
-    /// As JSON, in the shape that the admin API and the file sink share; what is absent is null.
+    /// As JSON, one line of the file sink; what is absent is null, and the group the one that it [falls back](Self::group) to.
     pub fn to_json(&self) -> serde_json::Value {
         // Metadata was made from a JSON object at capture; anything else can only be damage, and shows as null.
         let metadata: serde_json::Value = serde_json::from_str(&self.metadata).unwrap_or_default();

@@ -24,7 +24,7 @@ use tokio::time::Instant;
 
 use crate::capture::Record;
 use crate::capture::routes::Routes;
-use crate::config::{self, Listen, OnFull, OrderBy, Upstream};
+use crate::config::{self, OnFull, OrderBy, Upstream};
 use crate::queue::{Queue, SinkId};
 use crate::telemetry::metrics::Metrics;
 use headers::Rewrite;
@@ -36,8 +36,6 @@ use pool::Pool;
 #[derive(Debug)]
 pub struct Proxy {
     name: String,
-    listen: Listen,
-    upstream: Upstream,
     rewrite: Rewrite,
     routes: Arc<Routes>,
     meters: Arc<Meters>,
@@ -106,10 +104,8 @@ impl Proxy {
                 metrics.http_in_flight.with_label_values(&label),
                 metrics.http_waiting.with_label_values(&label),
             ),
-            pool: Pool::new(config.upstream.clone(), config.connect_timeout, config.idle_timeout),
+            pool: Pool::new(config.upstream, config.connect_timeout, config.idle_timeout),
             name: config.name,
-            listen: config.listen,
-            upstream: config.upstream,
             response_timeout: config.response_timeout,
             idle_timeout: config.idle_timeout,
             expose_episode_id: config.expose_episode_id,
@@ -122,16 +118,6 @@ impl Proxy {
     /// Its name.
     pub fn name(&self) -> &str {
         &self.name
-    }
-
-    /// Where clients connect, as configured.
-    pub fn listen(&self) -> &Listen {
-        &self.listen
-    }
-
-    /// Where requests go.
-    pub fn upstream(&self) -> &Upstream {
-        &self.upstream
     }
 
     /// Requests being forwarded now, until the last byte of their responses.

@@ -67,9 +67,9 @@ impl Scheduler {
         }
         let before = self.tasks.len();
         match self.runner.course() {
-            Course::Run => self.start(free, false, Purpose::Deliver).await,
+            Course::Run => self.start(free, Purpose::Deliver).await,
             Course::Probe if self.probe.is_none() => {
-                let wake = self.start(1, false, Purpose::Deliver).await;
+                let wake = self.start(1, Purpose::Deliver).await;
                 self.probe = self.claims.last().map(|(task, _)| *task).filter(|_| self.tasks.len() > before);
                 wake
             }
@@ -86,7 +86,7 @@ impl Scheduler {
         let looks = claims.into_iter().map(|c| attempt::run(self.runner.clone(), c, Purpose::Look));
         futures_util::future::join_all(looks).await;
         if self.runner.is_stalled() && self.tasks.is_empty() {
-            self.start(1, false, Purpose::Revive).await;
+            self.start(1, Purpose::Revive).await;
         }
         match self.runner.course() {
             Course::Wait(until) => Some(until),
@@ -94,8 +94,8 @@ impl Scheduler {
         }
     }
 
-    async fn start(&mut self, max: usize, in_doubt: bool, purpose: Purpose) -> Option<Instant> {
-        let Some((claims, wake)) = self.claim(max, in_doubt).await else {
+    async fn start(&mut self, max: usize, purpose: Purpose) -> Option<Instant> {
+        let Some((claims, wake)) = self.claim(max, false).await else {
             return Some(Instant::now() + QUEUE_PAUSE);
         };
         for claim in claims {

@@ -34,7 +34,6 @@ impl Stats {
             .collect();
         Self {
             state: if engine.is_full() || disk_low { "full" } else { "ok" },
-            disk_low,
             episodes: engine.meta.episodes,
             bytes: engine.meta.bytes,
             ledger: total,

@@ -308,8 +308,6 @@ impl Ledger {
 pub struct Stats {
     /// `ok`, `full` or `degraded`.
     pub state: &'static str,
-    /// Less than `min_free_disk` is free.
-    pub disk_low: bool,
     /// Episodes with a sink that still waits for them.
     pub episodes: u64,
     /// Bytes of stored episodes.

@@ -291,7 +291,6 @@ pub(crate) mod tests {
         let log = Ledger { captured: 10, delivered: 10, ..Ledger::default() };
         Stats {
             state: "ok",
-            disk_low: false,
             episodes: 6,
             bytes: 20_480,
             ledger: Ledger { captured: 20, delivered: 13, dead: 1, purged: 0, expired: 0, pending: 6 },
