@@ -55,13 +55,28 @@ pub enum Listen {
     Tcp(String),
     /// `unix:/absolute/path`.
     Unix(PathBuf),
+    /// `fd:NAME`: a listening socket that the service manager hands over (`FileDescriptorName=` of a systemd socket unit).
+    Fd(String),
+}
+
+/// What is spoken to an upstream.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Scheme {
+    /// `http://`: HTTP/1.1.
+    Http,
+    /// `h2c://`: HTTP/2 without TLS, known in advance.
+    H2c,
+    /// `https://`: TLS, and HTTP/2 or HTTP/1.1 as the upstream chooses (ALPN).
+    Https,
 }
 
 /// Where a proxy forwards to.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Upstream {
-    /// `http://host:port`: the host and the port (80 if absent) to connect to, and the authority for `Host`.
+    /// `http://host:port`: the host and the port (80 if absent, 443 for `https`) to connect to, and the authority for `Host`.
     Http {
+        /// What is spoken there.
+        scheme: Scheme,
         /// Host name or address, without brackets.
         host: String,
         /// Port.
@@ -104,10 +119,64 @@ pub struct Proxy {
     pub header_read_timeout: Duration,
     /// Longest wait on shutdown for requests in flight.
     pub drain_timeout: Duration,
+    /// Most header lines of a request's head.
+    pub max_headers: usize,
+    /// Most bytes of a request's head.
+    pub max_header_size: usize,
     /// Send `x-offramp-episode` on captured responses.
     pub expose_episode_id: bool,
+    /// Serve TLS; none = plain.
+    pub tls: Option<ServerTls>,
+    /// For an `https` upstream.
+    pub upstream_tls: UpstreamTls,
+    /// When to leave the upstream alone for a while.
+    pub breaker: Breaker,
+    /// What clients get meanwhile.
+    pub fallback: Fallback,
+    /// Who may connect to a unix socket.
+    pub socket: SocketFile,
     /// First match wins.
     pub routes: Vec<Route>,
+}
+
+/// `proxy.tls`
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ServerTls {
+    /// The certificate and its chain, PEM.
+    pub cert_file: PathBuf,
+    /// Its private key, PEM.
+    pub key_file: PathBuf,
+}
+
+/// `proxy.upstream_tls`
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct UpstreamTls {
+    /// The certificate authorities to trust, PEM; none = the system's.
+    pub ca_file: Option<PathBuf>,
+    /// The certificate that offramp shows, with its key.
+    pub client: Option<ServerTls>,
+}
+
+/// `proxy.fallback`
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Fallback {
+    /// Its status.
+    pub status: http::StatusCode,
+    /// Its body.
+    pub body: bytes::Bytes,
+    /// Its `Content-Type`.
+    pub content_type: HeaderValue,
+}
+
+/// `proxy.socket_mode`, `socket_user` and `socket_group`: of the file of a unix socket; what isn't given stays as the system makes it.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct SocketFile {
+    /// Permission bits.
+    pub mode: Option<u32>,
+    /// User id.
+    pub user: Option<u32>,
+    /// Group id.
+    pub group: Option<u32>,
 }
 
 /// What a route does with what it matches.
@@ -291,7 +360,7 @@ pub struct Retry {
     pub max_age: Duration,
 }
 
-/// `sink.breaker`
+/// `sink.breaker` and `proxy.breaker`
 #[derive(Debug, Clone, Copy)]
 pub struct Breaker {
     /// Failures in a row that open it; 0 = never.

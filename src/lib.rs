@@ -55,3 +55,4 @@ pub mod sink;
 pub mod stack;
 pub mod systemd;
 pub mod telemetry;
+pub mod tls;

@@ -62,6 +62,7 @@ impl Listener {
                 remove_stale(path).await?;
                 UnixListener::bind(path).map(Self::Unix)
             }
+            Listen::Fd(_) => Err(io::ErrorKind::Unsupported.into()),
         }
     }
 

@@ -118,6 +118,8 @@ impl Client {
             Ok::<Box<dyn Stream>, std::io::Error>(match &self.listen {
                 Listen::Tcp(address) => Box::new(TcpStream::connect(address).await?),
                 Listen::Unix(path) => Box::new(UnixStream::connect(path).await?),
+                // Refused by the configuration: nobody could tell its address.
+                Listen::Fd(_) => return Err(std::io::ErrorKind::Unsupported.into()),
             })
         });
         let stream = connected.await.map_err(|_| NoAnswer::Timeout)?.map_err(NoAnswer::Connect)?;
@@ -127,7 +129,7 @@ impl Client {
     fn request(&self, method: Method, path: &str, body: Option<Bytes>) -> http::Result<Request<Full<Bytes>>> {
         let host = match &self.listen {
             Listen::Tcp(address) => address.as_str(),
-            Listen::Unix(_) => "localhost",
+            Listen::Unix(_) | Listen::Fd(_) => "localhost",
         };
         let mut request = Request::builder().method(method).uri(path).header(header::HOST, host);
         if let Some(token) = &self.token {
@@ -176,6 +178,6 @@ fn dialable(listen: &Listen) -> Listen {
             Some(("[::]", port)) => format!("[::1]:{port}"),
             _ => address.clone(),
         }),
-        Listen::Unix(path) => Listen::Unix(path.clone()),
+        other => other.clone(),
     }
 }

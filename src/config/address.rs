@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use http::HeaderValue;
 
 use super::read::{Field, Read};
-use super::{Listen, Upstream};
+use super::{Listen, Scheme, Upstream};
 
 /// What `listen` may be.
 pub const LISTENS: &str = "\"host:port\" or \"unix:/absolute/path\"";
@@ -58,7 +58,7 @@ pub fn upstream(field: &Field<'_>) -> Read<Upstream> {
         return Err(format!("nobody answers on port 0, allowed: {UPSTREAMS}"));
     }
     let authority = HeaderValue::from_str(authority).map_err(|_| format!("allowed: {UPSTREAMS}"))?;
-    Ok(Upstream::Http { host, port: port.unwrap_or(80), authority })
+    Ok(Upstream::Http { scheme: Scheme::Http, host, port: port.unwrap_or(80), authority })
 }
 
 /// The base URL of a service, without its trailing slashes.
@@ -168,7 +168,7 @@ pub fn forwards_to(upstream: &Upstream, listen: &Listen) -> bool {
 /// Whether only this machine can connect.
 pub fn is_local(listen: &Listen) -> bool {
     match listen {
-        Listen::Unix(_) => true,
+        Listen::Unix(_) | Listen::Fd(_) => true,
         Listen::Tcp(address) => split(address).and_then(|(host, _)| ip(host)).is_some_and(|ip| ip.is_loopback()),
     }
 }
@@ -188,6 +188,7 @@ impl std::fmt::Display for Listen {
         match self {
             Self::Tcp(address) => f.write_str(address),
             Self::Unix(path) => write!(f, "unix:{}", path.display()),
+            Self::Fd(name) => write!(f, "fd:{name}"),
         }
     }
 }
@@ -240,7 +241,7 @@ mod tests {
     #[test]
     fn a_proxy_that_forwards_to_itself_is_seen() {
         let upstream =
-            |host: &str, port| Upstream::Http { host: host.to_owned(), port, authority: HeaderValue::from_static("x") };
+            |host: &str, port| Upstream::Http { scheme: Scheme::Http, host: host.to_owned(), port, authority: HeaderValue::from_static("x") };
         assert!(forwards_to(&upstream("127.0.0.1", 80), &tcp("0.0.0.0:80")));
         assert!(forwards_to(&upstream("localhost", 80), &tcp("127.0.0.1:80")));
         assert!(forwards_to(&upstream("::1", 80), &tcp("[::]:80")));

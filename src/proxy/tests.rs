@@ -148,6 +148,7 @@ pub fn proxy_to(upstream: SocketAddr) -> config::Proxy {
         name: "agent".to_owned(),
         listen: Listen::Tcp("127.0.0.1:0".to_owned()),
         upstream: Upstream::Http {
+            scheme: config::Scheme::Http,
             host: upstream.ip().to_string(),
             port: upstream.port(),
             authority: HeaderValue::from_static("upstream.example"),
@@ -163,7 +164,18 @@ pub fn proxy_to(upstream: SocketAddr) -> config::Proxy {
         max_connections: 100,
         header_read_timeout: Duration::from_secs(30),
         drain_timeout: Duration::from_secs(30),
+        max_headers: 100,
+        max_header_size: 64 << 10,
         expose_episode_id: false,
+        tls: None,
+        upstream_tls: config::UpstreamTls::default(),
+        breaker: config::Breaker { consecutive_failures: 0, open_for: Duration::from_secs(30) },
+        fallback: config::Fallback {
+            status: http::StatusCode::SERVICE_UNAVAILABLE,
+            body: bytes::Bytes::from_static(b"{}"),
+            content_type: HeaderValue::from_static("application/json"),
+        },
+        socket: config::SocketFile::default(),
         routes: vec![run_route()],
     }
 }

@@ -6,7 +6,7 @@ use super::route::route;
 use crate::config::address::{LISTENS, UPSTREAMS, listen, upstream};
 use crate::config::read::{Header, Section};
 use crate::config::values::{boolean, choice, duration, duration_or_zero, integer, name};
-use crate::config::{Listen, Proxy, Upstream};
+use crate::config::{Breaker, Fallback, Listen, Proxy, SocketFile, Upstream, UpstreamTls};
 
 /// Most requests and connections that a limit may allow: a number beyond this is a slip.
 const MOST: usize = 10_000_000;
@@ -30,7 +30,18 @@ pub fn proxy(mut s: Section<'_>) -> Proxy {
         max_connections: s.get("max_connections", 10_000, integer(1, MOST)),
         header_read_timeout: s.get("header_read_timeout", secs(30), duration),
         drain_timeout: s.get("drain_timeout", secs(30), duration_or_zero),
+        max_headers: 100,
+        max_header_size: 64 << 10,
         expose_episode_id: s.get("expose_episode_id", false, boolean),
+        tls: None,
+        upstream_tls: UpstreamTls::default(),
+        breaker: Breaker { consecutive_failures: 0, open_for: secs(30) },
+        fallback: Fallback {
+            status: http::StatusCode::SERVICE_UNAVAILABLE,
+            body: bytes::Bytes::from_static(br#"{"detail":"agent unavailable"}"#),
+            content_type: http::HeaderValue::from_static("application/json"),
+        },
+        socket: SocketFile::default(),
         routes: s.tables("route", "[[proxy.route]]").into_iter().map(route).collect(),
     };
     s.planned("tls", "leave it out", |_| false);
