@@ -107,7 +107,8 @@ pub async fn serve(listener: Listener, state: State, shutdown: impl Future<Outpu
     let serving = async move {
         match listener {
             Listener::Tcp(l) => axum::serve(l, router).with_graceful_shutdown(on_stop).await,
-            Listener::Unix(l) => axum::serve(l, router).with_graceful_shutdown(on_stop).await,
+            // The file goes with the listener.
+            Listener::Unix { listener: l, file: _file } => axum::serve(l, router).with_graceful_shutdown(on_stop).await,
         }
     };
     tokio::select! {

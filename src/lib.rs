@@ -52,6 +52,7 @@ pub mod queue;
 pub mod run;
 pub mod server;
 pub mod sink;
+pub mod socket;
 pub mod stack;
 pub mod systemd;
 pub mod telemetry;

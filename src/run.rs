@@ -8,7 +8,7 @@ use tokio::sync::watch;
 use tokio::task::JoinSet;
 
 use crate::admin::{self, ProxyFacts, Readiness};
-use crate::config::{Config, Listen};
+use crate::config::{Config, Listen, SocketFile};
 use crate::drain::Drain;
 use crate::proxy::Proxy;
 use crate::queue::{Queue, QueueError};
@@ -68,9 +68,9 @@ impl Offramp {
         }
         let mut listeners = Vec::new();
         for proxy in &config.proxies {
-            listeners.push(bind(format!("proxy {}", proxy.name), &proxy.listen).await?);
+            listeners.push(bind(format!("proxy {}", proxy.name), &proxy.listen, &proxy.socket).await?);
         }
-        let admin_listener = bind("admin".to_owned(), &config.admin.listen).await?;
+        let admin_listener = bind("admin".to_owned(), &config.admin.listen, &SocketFile::default()).await?;
         let admin = admin_listener.local_addr();
 
         let drain = Arc::new(Drain::start(&queue, sinks, &metrics));
@@ -142,8 +142,8 @@ async fn open_queue(config: &Config, metrics: &Metrics) -> Result<Queue, QueueEr
     }
 }
 
-async fn bind(what: String, listen: &Listen) -> Result<Listener, StartError> {
-    match Listener::bind(listen).await {
+async fn bind(what: String, listen: &Listen, file: &SocketFile) -> Result<Listener, StartError> {
+    match Listener::bind(listen, file).await {
         Ok(listener) => {
             let address = listener.local_addr().map_or_else(|| listen.to_string(), |a| a.to_string());
             tracing::info!(what, address, "listening");

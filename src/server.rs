@@ -3,9 +3,7 @@
 use std::convert::Infallible;
 use std::future::Future;
 use std::io;
-use std::net::{IpAddr, SocketAddr};
-use std::os::unix::fs::FileTypeExt;
-use std::path::Path;
+use std::net::IpAddr;
 use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
@@ -15,103 +13,24 @@ use hyper::body::Incoming;
 use hyper::server::conn::http1;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::io::{AsyncRead, AsyncWrite};
-use tokio::net::{TcpListener, TcpSocket, TcpStream, UnixListener, UnixStream};
 use tokio::sync::{Semaphore, watch};
 use tokio::task::JoinSet;
 use tokio::time::Instant;
 use tower::Service;
 
-use crate::config::Listen;
 use crate::proxy::body::Body;
 use crate::proxy::stall::Stall;
 use crate::proxy::{Exchange, Proxy};
 use crate::stack::{self, Stack};
 
-/// Connections that the system keeps ready while `max_connections` are being served.
-const BACKLOG: u32 = 1024;
+mod listener;
+
+pub use listener::Listener;
+
 /// Pause after an accept that failed for want of descriptors or memory: trying again at once would only spin.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 /// What is left after `drain_timeout` to those who then get a `shutting_down` instead of a response.
 const LAST_WORDS: Duration = Duration::from_millis(250);
-
-/// A socket that accepts connections.
-#[derive(Debug)]
-pub enum Listener {
-    /// TCP.
-    Tcp(TcpListener),
-    /// A unix socket.
-    Unix(UnixListener),
-}
-
-impl Listener {
-    /// Binds. A host name is resolved; its first address that can be bound counts. A unix socket's file that is left over (nobody
-    /// accepts on it) is removed first; one that somebody listens on is [`io::ErrorKind::AddrInUse`].
-    pub async fn bind(listen: &Listen) -> io::Result<Self> {
-        match listen {
-            Listen::Tcp(address) => {
-                let mut last = io::Error::new(io::ErrorKind::AddrNotAvailable, "the name has no address");
-                for address in tokio::net::lookup_host(address.as_str()).await? {
-                    match listen_on(address) {
-                        Ok(listener) => return Ok(Self::Tcp(listener)),
-                        Err(error) => last = error,
-                    }
-                }
-                Err(last)
-            }
-            Listen::Unix(path) => {
-                remove_stale(path).await?;
-                UnixListener::bind(path).map(Self::Unix)
-            }
-            Listen::Fd(_) => Err(io::ErrorKind::Unsupported.into()),
-        }
-    }
-
-    /// The address, with the port that the system gave for port 0; none for a unix socket.
-    pub fn local_addr(&self) -> Option<SocketAddr> {
-        match self {
-            Self::Tcp(listener) => listener.local_addr().ok(),
-            Self::Unix(_) => None,
-        }
-    }
-
-    async fn accept(&self) -> io::Result<Accepted> {
-        match self {
-            Self::Tcp(listener) => {
-                let (stream, address) = listener.accept().await?;
-                // It fails only for a connection that is gone already.
-                let _ = stream.set_nodelay(true);
-                Ok(Accepted::Tcp(stream, address.ip()))
-            }
-            Self::Unix(listener) => Ok(Accepted::Unix(listener.accept().await?.0)),
-        }
-    }
-}
-
-enum Accepted {
-    Tcp(TcpStream, IpAddr),
-    Unix(UnixStream),
-}
-
-fn listen_on(address: SocketAddr) -> io::Result<TcpListener> {
-    let socket = if address.is_ipv4() { TcpSocket::new_v4() } else { TcpSocket::new_v6() }?;
-    // A restart must not wait for connections of the last run to time out.
-    socket.set_reuseaddr(true)?;
-    socket.bind(address)?;
-    socket.listen(BACKLOG)
-}
-
-/// Removes a socket's file that nobody accepts on. Anything else that has this name stays: then bind says that it is taken.
-async fn remove_stale(path: &Path) -> io::Result<()> {
-    if !tokio::fs::symlink_metadata(path).await.is_ok_and(|file| file.file_type().is_socket()) {
-        return Ok(());
-    }
-    match UnixStream::connect(path).await {
-        Ok(_) => Err(io::Error::new(io::ErrorKind::AddrInUse, "another process listens on this socket")),
-        // A file that isn't a socket refuses connections too, which is why the kind was looked at first.
-        Err(error) if error.kind() == io::ErrorKind::ConnectionRefused => tokio::fs::remove_file(path).await,
-        Err(error) => Err(error),
-    }
-}
 
 /// Serves a proxy on a listener until `shutdown` resolves, and then until its requests are done.
 ///
@@ -144,7 +63,7 @@ pub async fn serve(listener: Listener, proxy: Arc<Proxy>, shutdown: impl Future<
             Some(_) = connections.join_next() => continue,
             accepted = accepting => accepted,
         };
-        let connection = match accepted {
+        let (socket, peer) = match accepted {
             Ok(connection) => connection,
             Err(error) => {
                 if !is_of_one_connection(&error) {
@@ -157,10 +76,7 @@ pub async fn serve(listener: Listener, proxy: Arc<Proxy>, shutdown: impl Future<
         let (http, stack, stop, limit) = (http.clone(), stack.clone(), stop.clone(), proxy.idle_timeout());
         connections.spawn(async move {
             let _place = place;
-            match connection {
-                Accepted::Tcp(io, peer) => converse(http, Stall::new(io, limit), Door { stack, peer: Some(peer) }, stop).await,
-                Accepted::Unix(io) => converse(http, Stall::new(io, limit), Door { stack, peer: None }, stop).await,
-            }
+            converse(http, Stall::new(socket, limit), Door { stack, peer }, stop).await;
         });
     }
     drop(listener);

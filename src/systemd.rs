@@ -1,8 +1,49 @@
-//! What offramp tells the service manager: ready, stopping, still alive. Without `$NOTIFY_SOCKET` nothing is sent, and nothing fails.
+//! What offramp has from the service manager, and what it tells it.
+//!
+//! It takes the sockets that it is to listen on (socket activation), and says: ready, stopping, still alive. Without
+//! `$NOTIFY_SOCKET` nothing is sent, and nothing fails.
 
+use std::io;
+use std::os::fd::OwnedFd;
+use std::sync::{LazyLock, Mutex, PoisonError};
 use std::time::Duration;
 
 use sd_notify::NotifyState;
+
+/// The sockets that were passed and nobody has taken yet, by name. Asked for once: the descriptors would have two owners.
+static PASSED: LazyLock<Mutex<Vec<(String, OwnedFd)>>> = LazyLock::new(|| {
+    let passed = sd_listen_fds::get().unwrap_or_else(|error| {
+        tracing::warn!(%error, "the sockets of the service manager cannot be taken");
+        Vec::new()
+    });
+    // What systemd itself calls a socket without a name.
+    let named = |(name, socket): (Option<String>, sd_listen_fds::OwnedFd)| {
+        (name.unwrap_or_else(|| "unknown".to_owned()), socket.into_std())
+    };
+    Mutex::new(passed.into_iter().map(named).collect())
+});
+
+/// Takes the socket of this name (`FileDescriptorName=` of the socket unit). The error names those that were passed.
+pub fn socket(name: &str) -> io::Result<OwnedFd> {
+    take(&mut PASSED.lock().unwrap_or_else(PoisonError::into_inner), name)
+        .map_err(|message| io::Error::new(io::ErrorKind::NotFound, message))
+}
+
+fn take<T>(passed: &mut Vec<(String, T)>, name: &str) -> Result<T, String> {
+    let names: Vec<_> = passed.iter().map(|(name, _)| format!("{name:?}")).collect();
+    let found: Vec<_> = (0..passed.len()).filter(|i| passed[*i].0 == name).collect();
+    match found[..] {
+        [one] => Ok(passed.swap_remove(one).1),
+        [] if names.is_empty() => {
+            Err("the service manager has passed no socket that is free; a socket unit must start this service".to_owned())
+        }
+        [] => Err(format!("the service manager has passed no socket of this name, allowed: {}", names.join(" or "))),
+        _ => Err(format!(
+            "{} sockets have this name, allowed: one (a socket unit for each, with a FileDescriptorName of its own)",
+            found.len()
+        )),
+    }
+}
 
 /// Startup is done: every listener accepts and the queue is open. `status` is what `systemctl status` shows.
 pub fn ready(status: &str) {

@@ -161,7 +161,7 @@ async fn a_unix_socket_does_as_well() {
     let dir = tempfile::tempdir().unwrap();
     let socket = dir.path().join("admin.sock");
     let config = config(&dir.path().join("queue"), Listen::Unix(socket.clone()), None);
-    serve(Listener::Unix(UnixListener::bind(socket).unwrap()), &config);
+    serve(Listener::Unix { listener: UnixListener::bind(socket).unwrap(), file: None }, &config);
     assert_eq!(run("offramp episodes --state dead", &config).await, (0, "no episodes\n".into()));
 }
 

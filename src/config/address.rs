@@ -240,8 +240,12 @@ mod tests {
 
     #[test]
     fn a_proxy_that_forwards_to_itself_is_seen() {
-        let upstream =
-            |host: &str, port| Upstream::Http { scheme: Scheme::Http, host: host.to_owned(), port, authority: HeaderValue::from_static("x") };
+        let upstream = |host: &str, port| Upstream::Http {
+            scheme: Scheme::Http,
+            host: host.to_owned(),
+            port,
+            authority: HeaderValue::from_static("x"),
+        };
         assert!(forwards_to(&upstream("127.0.0.1", 80), &tcp("0.0.0.0:80")));
         assert!(forwards_to(&upstream("localhost", 80), &tcp("127.0.0.1:80")));
         assert!(forwards_to(&upstream("::1", 80), &tcp("[::]:80")));

@@ -219,7 +219,7 @@ pub async fn start_with(config: config::Proxy, record: Arc<dyn Record>, on_full:
         ("other".to_owned(), SinkId(2), OrderBy::Session),
         ("users".to_owned(), SinkId(3), OrderBy::User),
     ];
-    let listener = Listener::bind(&config.listen).await.unwrap();
+    let listener = Listener::bind(&config.listen, &config.socket).await.unwrap();
     let at = listener.local_addr().unwrap();
     let proxy = Proxy::recording(config, on_full, &sinks, record, &metrics);
     let (stop, stopped) = oneshot::channel();
