@@ -3,14 +3,18 @@
 //! `crate::stack` puts the layers of this module in their order; `crate::server` brings the connections.
 
 pub mod body;
+pub mod dial;
 pub mod forward;
 pub mod headers;
+pub mod lease;
 pub mod line;
+pub mod link;
 pub mod measure;
 pub mod pool;
 pub mod rescue;
 pub mod stall;
 pub mod tee;
+pub mod upgrade;
 pub mod upload;
 
 use std::io;
@@ -18,17 +22,20 @@ use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use http::{HeaderValue, Request, StatusCode};
+use http::{Request, StatusCode};
 use hyper::body::Incoming;
 use tokio::time::Instant;
 
 use crate::capture::Record;
 use crate::capture::routes::Routes;
-use crate::config::{self, OnFull, OrderBy, Upstream};
+use crate::config::{self, OnFull, OrderBy};
 use crate::queue::{Queue, SinkId};
 use crate::telemetry::metrics::Metrics;
+use crate::tls;
+use dial::Dial;
 use headers::Rewrite;
 use line::Line;
+use link::Link;
 use measure::Meters;
 use pool::Pool;
 
@@ -48,6 +55,9 @@ pub struct Proxy {
     pub(crate) max_connections: usize,
     /// Longest time for a request's head to arrive.
     pub(crate) header_read_timeout: Duration,
+    /// Lines and bytes of a request's head, at most.
+    pub(crate) max_headers: usize,
+    pub(crate) max_header_size: usize,
     /// Longest wait on shutdown for requests in flight.
     pub(crate) drain_timeout: Duration,
 }
@@ -60,20 +70,23 @@ pub struct Exchange {
     pub(crate) arrived: Instant,
     /// The client's address; none on a unix socket.
     pub(crate) peer: Option<IpAddr>,
+    /// The connection that it came by.
+    pub(crate) link: Arc<Link>,
     /// The route that matched, once it was looked for.
     pub(crate) route: Option<usize>,
 }
 
 impl Proxy {
-    /// A proxy that hands its episodes to `queue`. `sinks` are all that are configured.
+    /// A proxy that hands its episodes to `queue`. `sinks` are all that are configured; `tls` is for an `https` upstream.
     pub fn new(
         config: config::Proxy,
         on_full: OnFull,
         sinks: &[(String, SinkId, OrderBy)],
         queue: Queue,
         metrics: &Metrics,
+        tls: Option<Arc<tls::Client>>,
     ) -> Arc<Self> {
-        Self::recording(config, on_full, sinks, Arc::new(queue), metrics)
+        Self::recording(config, on_full, sinks, Arc::new(queue), metrics, tls)
     }
 
     /// A proxy that hands its episodes to any [`Record`].
@@ -83,17 +96,17 @@ impl Proxy {
         sinks: &[(String, SinkId, OrderBy)],
         record: Arc<dyn Record>,
         metrics: &Metrics,
+        tls: Option<Arc<tls::Client>>,
     ) -> Arc<Self> {
         let routes = Arc::new(Routes::new(&config.name, config.routes, on_full, sinks, record, metrics));
         let label = [config.name.as_str()];
+        let dial = Dial::new(&config.upstream, tls);
         Arc::new(Self {
             rewrite: Rewrite {
                 preserve_host: config.preserve_host,
                 forwarded: config.forwarded,
-                authority: match &config.upstream {
-                    Upstream::Http { authority, .. } => authority.clone(),
-                    Upstream::Unix(_) => HeaderValue::from_static("localhost"),
-                },
+                authority: dial.authority().clone(),
+                tls: config.tls.is_some(),
             },
             meters: Arc::new(Meters::new(&config.name, &routes, metrics)),
             routes,
@@ -104,13 +117,15 @@ impl Proxy {
                 metrics.http_in_flight.with_label_values(&label),
                 metrics.http_waiting.with_label_values(&label),
             ),
-            pool: Pool::new(config.upstream, config.connect_timeout, config.idle_timeout),
+            pool: Pool::new(dial, config.connect_timeout, config.idle_timeout),
             name: config.name,
             response_timeout: config.response_timeout,
             idle_timeout: config.idle_timeout,
             expose_episode_id: config.expose_episode_id,
             max_connections: config.max_connections,
             header_read_timeout: config.header_read_timeout,
+            max_headers: config.max_headers,
+            max_header_size: config.max_header_size,
             drain_timeout: config.drain_timeout,
         })
     }
@@ -192,6 +207,9 @@ pub enum ProxyError {
     /// The request's head is too large.
     #[error("the request's head is too large")]
     HeaderTooLarge,
+    /// The request's target is too long.
+    #[error("the request's target is too long")]
+    TargetTooLong,
     /// A handler panicked.
     #[error("{0}")]
     Panicked(String),
@@ -208,7 +226,7 @@ impl ProxyError {
             Self::QueueFull => "queue_full",
             Self::BreakerOpen => "breaker_open",
             Self::ShuttingDown => "shutting_down",
-            Self::BadRequest(_) => "bad_request",
+            Self::BadRequest(_) | Self::TargetTooLong => "bad_request",
             Self::HeaderTooLarge => "header_too_large",
             Self::Panicked(_) => "internal",
         }
@@ -216,6 +234,9 @@ impl ProxyError {
 
     /// The response's status.
     pub fn status(&self) -> StatusCode {
+        if matches!(self, Self::TargetTooLong) {
+            return StatusCode::URI_TOO_LONG;
+        }
         match self.code() {
             "upstream_connect" | "upstream_protocol" => StatusCode::BAD_GATEWAY,
             "upstream_timeout" => StatusCode::GATEWAY_TIMEOUT,

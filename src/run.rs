@@ -87,11 +87,12 @@ impl Offramp {
                 upstream: proxy.upstream.to_string(),
             });
             proxies.extend(address.map(|a| (proxy.name.clone(), a)));
-            let proxy = Proxy::new(proxy, config.queue.on_full, &ids, queue.clone(), &metrics);
+            let (tls, upstream_tls) = (None, None);
+            let proxy = Proxy::new(proxy, config.queue.on_full, &ids, queue.clone(), &metrics, upstream_tls);
             let (stop, ready) = (stopped(&stop_proxies), readiness.clone());
             proxy_tasks.spawn(async move {
                 let name = proxy.name().to_owned();
-                server::serve(listener, proxy, stop).await;
+                server::serve(listener, tls, proxy, stop).await;
                 ready.down(format!("proxy {name}"), "its listener is closed");
             });
         }

@@ -1,29 +1,22 @@
 //! Accept loops: brings connections to a proxy's stack, and takes leave of them on shutdown.
 
-use std::convert::Infallible;
+mod converse;
+mod listener;
+mod wire;
+
 use std::future::Future;
 use std::io;
-use std::net::IpAddr;
 use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
-use http::{Request, Response};
-use hyper::body::Incoming;
-use hyper::server::conn::http1;
-use hyper_util::rt::{TokioIo, TokioTimer};
-use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::sync::{Semaphore, watch};
 use tokio::task::JoinSet;
-use tokio::time::Instant;
-use tower::Service;
 
-use crate::proxy::body::Body;
-use crate::proxy::stall::Stall;
-use crate::proxy::{Exchange, Proxy};
-use crate::stack::{self, Stack};
-
-mod listener;
+use crate::proxy::Proxy;
+use crate::stack;
+use crate::tls;
+use converse::Conversation;
 
 pub use listener::Listener;
 
@@ -39,16 +32,11 @@ const LAST_WORDS: Duration = Duration::from_millis(250);
 /// connections off at once.
 ///
 /// `header_read_timeout` counts from the moment at which the last response was done, so it is also how long an idle connection is
-/// kept. A client that closes its half of the connection has left, as far as anybody can tell: its request is given up.
-pub async fn serve(listener: Listener, proxy: Arc<Proxy>, shutdown: impl Future<Output = ()>) {
+/// kept.
+pub async fn serve(listener: Listener, tls: Option<Arc<tls::Server>>, proxy: Arc<Proxy>, shutdown: impl Future<Output = ()>) {
     let (stopping, stop) = watch::channel(false);
     let open = Arc::new(Semaphore::new(proxy.max_connections.min(Semaphore::MAX_PERMITS)));
-    let stack = stack::build(&proxy);
-    let mut http = http1::Builder::new();
-    http.timer(TokioTimer::new())
-        .header_read_timeout(proxy.header_read_timeout)
-        // What the upstream doesn't send, the client doesn't get.
-        .auto_date_header(false);
+    let conversation = Conversation::new(Arc::clone(&proxy), stack::build(&proxy));
     let mut connections = JoinSet::new();
     let mut shutdown = pin!(shutdown);
     loop {
@@ -73,10 +61,10 @@ pub async fn serve(listener: Listener, proxy: Arc<Proxy>, shutdown: impl Future<
                 continue;
             }
         };
-        let (http, stack, stop, limit) = (http.clone(), stack.clone(), stop.clone(), proxy.idle_timeout());
+        let (conversation, tls, stop) = (conversation.clone(), tls.as_ref().map(|tls| tls.current()), stop.clone());
         connections.spawn(async move {
             let _place = place;
-            converse(http, Stall::new(socket, limit), Door { stack, peer }, stop).await;
+            conversation.hold(socket, tls, peer, stop).await;
         });
     }
     drop(listener);
@@ -93,28 +81,6 @@ pub async fn serve(listener: Listener, proxy: Arc<Proxy>, shutdown: impl Future<
     connections.shutdown().await;
 }
 
-/// One connection, from its first byte to its last.
-async fn converse<T>(http: http1::Builder, io: T, door: Door, mut stop: watch::Receiver<bool>)
-where
-    T: AsyncRead + AsyncWrite + Unpin + Send + 'static,
-{
-    let mut connection = pin!(http.serve_connection(TokioIo::new(io), door));
-    let stopping = async move {
-        // An error would mean that the accept loop is gone, and its connections with it.
-        let _ = stop.wait_for(|&stopping| stopping).await;
-    };
-    let ended = tokio::select! {
-        ended = connection.as_mut() => ended,
-        () = stopping => {
-            connection.as_mut().graceful_shutdown();
-            connection.await
-        }
-    };
-    if let Err(error) = ended {
-        tracing::debug!(%error, "a client's connection ended");
-    }
-}
-
 /// Errors of a connection that was gone before it was accepted: the next one may be fine.
 fn is_of_one_connection(error: &io::Error) -> bool {
     matches!(
@@ -124,21 +90,4 @@ fn is_of_one_connection(error: &io::Error) -> bool {
             | io::ErrorKind::ConnectionRefused
             | io::ErrorKind::Interrupted
     )
-}
-
-/// Where hyper hands requests to the stack: knows who is on the other side.
-struct Door {
-    stack: Stack,
-    peer: Option<IpAddr>,
-}
-
-impl hyper::service::Service<Request<Incoming>> for Door {
-    type Response = Response<Body>;
-    type Error = Infallible;
-    type Future = <Stack as Service<Exchange>>::Future;
-
-    fn call(&self, request: Request<Incoming>) -> Self::Future {
-        // Each layer of the stack is ready at any time.
-        self.stack.clone().call(Exchange { request, arrived: Instant::now(), peer: self.peer, route: None })
-    }
 }

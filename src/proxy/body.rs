@@ -19,12 +19,15 @@ use std::time::Duration;
 use bytes::Bytes;
 use http_body::{Frame, SizeHint};
 use hyper::body::Incoming;
+use tokio::sync::oneshot;
 use tokio::time::{Instant, Sleep};
 
+use super::lease::Lease;
 use super::line::Place;
+use super::link::Link;
 use super::measure::Measured;
-use super::pool::Lease;
 use super::tee::{Barrier, Tee};
+use super::upgrade::Left;
 use super::upload::{Progress, Stage};
 use crate::capture::{Capture, Kept};
 use crate::episode::End;
@@ -35,6 +38,7 @@ pub struct Body {
     source: Source,
     /// The upload of the same exchange, if it has a body.
     upload: Option<Arc<Progress>>,
+    link: Option<Arc<Link>>,
     tap: Option<Tap>,
     ending: Option<Ending>,
     idle: Idle,
@@ -56,6 +60,8 @@ enum Source {
     },
     /// Announced by a `content-length`, but left out by the status (304).
     Unsent,
+    /// Another protocol follows: what the body holds is left to the tunnel.
+    Switched(oneshot::Sender<Left>),
 }
 
 /// The capture of an exchange, and what it keeps of the response.
@@ -98,21 +104,33 @@ impl Body {
         self.source = Source::Unsent;
     }
 
-    /// The upstream's body.
-    pub(super) fn upstream(body: Incoming, lease: Lease, upload: Option<Arc<Progress>>, idle_limit: Duration) -> Self {
+    /// The upstream's body. `took` is how long the upstream took to answer: connecting, and waiting for the head.
+    pub(super) fn upstream(
+        body: Incoming,
+        lease: Lease,
+        upload: Option<Arc<Progress>>,
+        link: Option<Arc<Link>>,
+        idle_limit: Duration,
+        took: Duration,
+    ) -> Self {
         let mut made = Self::default();
         made.source = Source::Upstream { body, lease };
         made.upload = upload;
+        made.link = link;
         made.idle.limit = idle_limit;
+        made.upstream_time = took;
         made
     }
 
-    /// Notes how long the upstream took to answer: connecting, and waiting for the head.
-    pub(super) fn took(&mut self, upstream_time: Duration) {
-        self.upstream_time = upstream_time;
+    /// That of a `101`: nothing, and what it holds is left to the tunnel.
+    pub(super) fn switched(leave: oneshot::Sender<Left>, took: Duration) -> Self {
+        let mut made = Self::default();
+        made.source = Source::Switched(leave);
+        made.upstream_time = took;
+        made
     }
 
-    /// What [`Self::took`] noted.
+    /// How long the upstream took to answer.
     pub(super) fn upstream_time(&self) -> Duration {
         self.upstream_time
     }
@@ -136,11 +154,18 @@ impl Body {
     /// Ends the exchange with its last byte in hand, or without: gives the upstream's connection back or closes it, and concludes
     /// the capture. What that last byte (the head itself, for a body that is empty) has to wait for, if anything.
     pub(super) fn end(&mut self, end: End) -> Option<Barrier> {
-        if let Source::Upstream { lease, .. } = std::mem::take(&mut self.source)
+        let sent = self.upload.as_ref().is_none_or(|upload| upload.stage() == Stage::Sent);
+        if matches!(self.source, Source::Upstream { .. })
+            && let Source::Upstream { lease, .. } = std::mem::take(&mut self.source)
             && end == End::Complete
-            && self.upload.as_ref().is_none_or(|upload| upload.stage() == Stage::Sent)
+            && sent
         {
             lease.give_back();
+        }
+        if let Some(link) = &self.link
+            && !sent
+        {
+            link.leave_unread();
         }
         let Tap { capture, tee } = self.tap.take()?;
         let (wait, late) = (capture.commit_wait(), capture.late());
@@ -186,15 +211,20 @@ impl http_body::Body for Body {
         if this.ending.is_some() {
             return this.poll_ending(cx);
         }
-        let body = match &mut this.source {
-            Source::Upstream { body, .. } => body,
+        let (body, lease) = match &mut this.source {
+            Source::Upstream { body, lease } => (body, lease),
             Source::Text(text) => {
                 let text = std::mem::take(text);
                 return this.finish(cx, Some(Frame::data(text)));
             }
-            Source::Nothing | Source::Unsent => return this.finish(cx, None),
+            Source::Nothing | Source::Unsent | Source::Switched(_) => return this.finish(cx, None),
         };
-        let error = match Pin::new(&mut *body).poll_frame(cx) {
+        let mut polled = Pin::new(&mut *body).poll_frame(&mut lease.context(cx));
+        if polled.is_pending() && lease.is_driven() {
+            lease.drive(cx);
+            polled = Pin::new(&mut *body).poll_frame(&mut lease.context(cx));
+        }
+        let error = match polled {
             Poll::Ready(Some(Ok(frame))) => {
                 this.idle.since = None;
                 if let (Some(tap), Some(data)) = (&mut this.tap, frame.data_ref()) {
@@ -222,7 +252,7 @@ impl http_body::Body for Body {
     fn is_end_stream(&self) -> bool {
         match (&self.ending, &self.source) {
             (Some(ending), _) => matches!(ending, Ending::Over),
-            (None, Source::Nothing) => true,
+            (None, Source::Nothing | Source::Switched(_)) => true,
             (None, Source::Text(text)) => text.is_empty(),
             (None, Source::Upstream { body, .. }) => body.is_end_stream(),
             (None, Source::Unsent) => false,
@@ -231,7 +261,7 @@ impl http_body::Body for Body {
 
     fn size_hint(&self) -> SizeHint {
         match &self.source {
-            Source::Nothing => SizeHint::with_exact(0),
+            Source::Nothing | Source::Switched(_) => SizeHint::with_exact(0),
             Source::Text(text) => SizeHint::with_exact(text.len() as u64),
             Source::Upstream { body, .. } => body.size_hint(),
             Source::Unsent => SizeHint::default(),
@@ -244,6 +274,10 @@ impl Drop for Body {
         // Not ended: the client has left. What the capture has to wait for, nobody waits for.
         if self.ending.is_none() {
             drop(self.end(End::Cancelled));
+        }
+        if let Source::Switched(leave) = std::mem::take(&mut self.source) {
+            // An error: the tunnel is gone, and with it the connection.
+            let _ = leave.send((self.place.take(), self.measured.take()));
         }
     }
 }

@@ -1,15 +1,14 @@
 //! The way to the upstream and back: one exchange, streamed in both directions.
 
 use std::error::Error;
-use std::future::Future;
+use std::future::{Future, poll_fn};
 use std::io;
-use std::net::IpAddr;
 use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::task::{Context, Poll};
 
 use http::header::CONTENT_LENGTH;
-use http::{HeaderName, HeaderValue, Method, Request, Response, StatusCode};
+use http::{HeaderName, HeaderValue, Method, Request, Response, StatusCode, Version};
 use http_body::Body as _;
 use hyper::body::Incoming;
 use tokio::time::Instant;
@@ -17,9 +16,11 @@ use tower::Service;
 
 use super::body::Body;
 use super::headers;
-use super::pool::Lease;
+use super::lease::{Lease, Sent};
+use super::link::Link;
 use super::tee::Tee;
-use super::upload::{Progress, Stage, Upload};
+use super::upgrade::Wish;
+use super::upload::{self, Progress, Stage, Upload};
 use super::{Exchange, Proxy, ProxyError};
 use crate::capture::Capture;
 use crate::episode::End;
@@ -47,14 +48,13 @@ impl Service<Exchange> for Forward {
 
 /// Dropping it (the client has left) closes the connection to the upstream, which so learns that nobody waits any more.
 async fn forward(proxy: Arc<Proxy>, exchange: Exchange) -> Result<Response<Body>, ProxyError> {
-    let Exchange { request, peer, route, .. } = exchange;
-    let capture = match route {
-        Some(route) => Capture::begin(&proxy.routes, route, &request).map_err(|_| ProxyError::QueueFull)?,
+    let capture = match exchange.route {
+        Some(route) => Capture::begin(&proxy.routes, route, &exchange.request).map_err(|_| ProxyError::QueueFull)?,
         None => None,
     };
-    let method = request.method().clone();
+    let method = exchange.request.method().clone();
     let tee = capture.as_ref().map(|capture| Tee::new(capture.max_capture()));
-    let mut response = match ask(&proxy, request, peer, tee).await {
+    let mut response = match ask(&proxy, exchange, tee).await {
         Ok(response) => response,
         Err(error) => {
             if let Some(capture) = capture {
@@ -88,87 +88,156 @@ async fn forward(proxy: Arc<Proxy>, exchange: Exchange) -> Result<Response<Body>
 }
 
 /// Sends the request and waits for the response's head.
-async fn ask(
-    proxy: &Proxy,
-    request: Request<Incoming>,
-    peer: Option<IpAddr>,
-    tee: Option<Tee>,
-) -> Result<Response<Body>, ProxyError> {
+async fn ask(proxy: &Proxy, exchange: Exchange, tee: Option<Tee>) -> Result<Response<Body>, ProxyError> {
+    let Exchange { mut request, peer, link, .. } = exchange;
+    if request.version() == Version::HTTP_2 && !headers::fits(request.headers(), proxy.max_headers, proxy.max_header_size) {
+        return Err(ProxyError::HeaderTooLarge);
+    }
+    let wish = Wish::of(&mut request);
+    // An interim response can be written in front of one of HTTP/1.1 only, and half a connection closed only where it is one's own.
+    let link = (request.version() == Version::HTTP_11).then_some(link);
     let mut request = request.map(|body| Upload::new(body, tee));
     proxy.rewrite.request(&mut request, peer)?;
-    if headers::expects_continue(request.headers()) {
-        Upload::expect_continue(&mut request);
-    }
+    upload::watch_interim(&mut request, link.as_ref());
     let progress = request.body().progress();
     let asked = Instant::now();
-    let (response, lease) = send(proxy, request, progress.as_deref()).await?;
+    let asking = Asking { proxy, progress: progress.as_deref(), link: link.as_ref(), wish: wish.as_ref() };
+    let (mut response, mut lease) = match asking.send(request).await {
+        Ok(answered) => answered,
+        Err(error) => {
+            if let (Some(link), Some(progress)) = (&link, &progress)
+                && progress.stage() != Stage::Sent
+            {
+                link.leave_unread();
+            }
+            return Err(error);
+        }
+    };
     let took = asked.elapsed();
+    let upgrade = if response.status() == StatusCode::SWITCHING_PROTOCOLS { wish.zip(link.clone()) } else { None };
+    if let Some((wish, link)) = upgrade {
+        let (tunnel, leave) = wish.granted(&mut response, lease, proxy.idle_timeout);
+        link.leave_tunnel(tunnel);
+        let (mut head, _) = response.into_parts();
+        headers::response(&mut head, true)?;
+        return Ok(Response::from_parts(head, Body::switched(leave, took)));
+    }
     let (mut head, body) = response.into_parts();
-    headers::response(&mut head)?;
-    let mut body = Body::upstream(body, lease, progress, proxy.idle_timeout);
-    body.took(took);
-    Ok(Response::from_parts(head, body))
+    headers::response(&mut head, false)?;
+    if progress.as_ref().is_some_and(|progress| progress.stage() != Stage::Sent) {
+        lease.detach();
+    }
+    Ok(Response::from_parts(head, Body::upstream(body, lease, progress, link, proxy.idle_timeout, took)))
 }
 
-/// One attempt; a second one only where the first connection had been used before and hyper gives the request back unsent: the
-/// upstream closed it while it was idle, and has seen nothing of this request.
-async fn send(
-    proxy: &Proxy,
-    request: Request<Upload>,
-    progress: Option<&Progress>,
-) -> Result<(Response<Incoming>, Lease), ProxyError> {
-    let mut lease = proxy.pool.lease().await?;
-    let sending = lease.sender().try_send_request(request);
-    let mut error = match head(proxy, sending, progress).await? {
-        Ok(response) => return Ok((response, lease)),
-        Err(error) => error,
-    };
-    if let Some(unsent) = error.take_message().filter(|_| lease.is_reused()) {
-        lease = proxy.pool.connect().await?;
-        let sending = lease.sender().try_send_request(unsent);
-        error = match head(proxy, sending, progress).await? {
+/// A request that is being asked.
+struct Asking<'a> {
+    proxy: &'a Proxy,
+    progress: Option<&'a Progress>,
+    link: Option<&'a Arc<Link>>,
+    wish: Option<&'a Wish>,
+}
+
+impl Asking<'_> {
+    /// One attempt; a second one only where it can't be seen: the first connection had been used before, and either hyper gives the
+    /// request back unsent, or the connection ended without a response and asking twice is asking once (RFC 9110 §9.2.2). That is
+    /// how an upstream's own closing of an idle connection looks when it crosses a request.
+    async fn send(&self, mut request: Request<Upload>) -> Result<(Response<Incoming>, Lease), ProxyError> {
+        let pool = &self.proxy.pool;
+        let mut lease = if self.wish.is_some() { pool.lease_http1().await? } else { pool.lease().await? };
+        self.frame(&mut request, &lease)?;
+        let again =
+            (lease.is_reused() && self.progress.is_none() && request.method().is_idempotent()).then(|| without_body(&request));
+        let sending = lease.send(request);
+        let mut error = match self.head(&mut lease, sending).await? {
             Ok(response) => return Ok((response, lease)),
             Err(error) => error,
         };
+        let unsent = error.take_message().filter(|_| lease.is_reused());
+        if let Some(mut request) = unsent.or(again.filter(|_| ended_early(error.error()))) {
+            lease = if self.wish.is_some() { pool.connect_http1().await? } else { pool.connect().await? };
+            self.frame(&mut request, &lease)?;
+            let sending = lease.send(request);
+            error = match self.head(&mut lease, sending).await? {
+                Ok(response) => return Ok((response, lease)),
+                Err(error) => error,
+            };
+        }
+        Err(self.broken(error.into_error()))
     }
-    Err(broken(proxy, error.into_error(), progress))
+
+    fn frame(&self, request: &mut Request<Upload>, lease: &Lease) -> Result<(), ProxyError> {
+        let http2 = lease.is_http2().then(|| self.proxy.pool.dial().uri_scheme());
+        headers::frame(request, http2, self.wish.map(Wish::protocol))
+    }
+
+    /// Waits for the head: `response_timeout` from the moment at which the request was sent, and as long as its body moves.
+    async fn head(&self, lease: &mut Lease, sending: impl Future<Output = Sent>) -> Result<Sent, ProxyError> {
+        let (proxy, progress) = (self.proxy, self.progress);
+        let mut sending = pin!(sending);
+        let answer = poll_fn(|cx| {
+            lease.drive(cx);
+            if let Some(link) = self.link
+                && progress.is_none_or(|progress| progress.stage() == Stage::Sent)
+            {
+                lease.hold(link);
+            }
+            sending.as_mut().poll(&mut lease.context(cx))
+        });
+        let mut answer = pin!(answer);
+        let asked = Instant::now();
+        // Whichever limit applies, looking this often is never too late for it.
+        let look = proxy.response_timeout.min(proxy.idle_timeout);
+        let mut until = asked + if progress.is_some() { look } else { proxy.response_timeout };
+        loop {
+            if let Ok(done) = tokio::time::timeout_at(until, answer.as_mut()).await {
+                return Ok(done);
+            }
+            let stage = progress.map_or(Stage::Sent, Progress::stage);
+            let since = progress.map_or(asked, |progress| progress.moved_at().max(asked));
+            let limit = if stage == Stage::Sent { proxy.response_timeout } else { proxy.idle_timeout };
+            let now = Instant::now();
+            if since + limit <= now {
+                return Err(match stage {
+                    Stage::Sent => ProxyError::ResponseTimeout(limit),
+                    Stage::Upstream => ProxyError::UploadTimeout(limit),
+                    Stage::Client | Stage::Broken => ProxyError::BadRequest("the request's body stopped coming"),
+                });
+            }
+            until = (since + limit).min(now + look);
+        }
+    }
+
+    /// What a connection that broke before the head means.
+    fn broken(&self, error: hyper::Error) -> ProxyError {
+        if self.progress.is_some_and(|progress| progress.stage() == Stage::Broken) {
+            return ProxyError::BadRequest("the request's body broke off or is malformed");
+        }
+        if io_error(&error).is_some_and(|error| error.kind() == io::ErrorKind::TimedOut) {
+            return ProxyError::UploadTimeout(self.proxy.idle_timeout);
+        }
+        ProxyError::Protocol(error)
+    }
 }
 
-/// Waits for the head: `response_timeout` from the moment at which the request was sent, and as long as its body moves.
-async fn head<T>(proxy: &Proxy, sending: impl Future<Output = T>, progress: Option<&Progress>) -> Result<T, ProxyError> {
-    let mut sending = pin!(sending);
-    let asked = Instant::now();
-    // Whichever limit applies, looking this often is never too late for it.
-    let look = proxy.response_timeout.min(proxy.idle_timeout);
-    let mut until = asked + if progress.is_some() { look } else { proxy.response_timeout };
-    loop {
-        if let Ok(done) = tokio::time::timeout_at(until, sending.as_mut()).await {
-            return Ok(done);
-        }
-        let stage = progress.map_or(Stage::Sent, Progress::stage);
-        let since = progress.map_or(asked, |progress| progress.moved_at().max(asked));
-        let limit = if stage == Stage::Sent { proxy.response_timeout } else { proxy.idle_timeout };
-        let now = Instant::now();
-        if since + limit <= now {
-            return Err(match stage {
-                Stage::Sent => ProxyError::ResponseTimeout(limit),
-                Stage::Upstream => ProxyError::UploadTimeout(limit),
-                Stage::Client | Stage::Broken => ProxyError::BadRequest("the request's body stopped coming"),
-            });
-        }
-        until = (since + limit).min(now + look);
-    }
+/// The same request once more. Its body is empty.
+fn without_body(request: &Request<Upload>) -> Request<Upload> {
+    let mut copy = Request::new(Upload::empty());
+    copy.method_mut().clone_from(request.method());
+    copy.uri_mut().clone_from(request.uri());
+    *copy.version_mut() = request.version();
+    copy.headers_mut().clone_from(request.headers());
+    // Who is to hear of interim responses, the second time too.
+    copy.extensions_mut().clone_from(request.extensions());
+    copy
 }
 
-/// What a connection that broke before the head means.
-fn broken(proxy: &Proxy, error: hyper::Error, progress: Option<&Progress>) -> ProxyError {
-    if progress.is_some_and(|progress| progress.stage() == Stage::Broken) {
-        return ProxyError::BadRequest("the request's body broke off or is malformed");
-    }
-    if io_error(&error).is_some_and(|error| error.kind() == io::ErrorKind::TimedOut) {
-        return ProxyError::UploadTimeout(proxy.idle_timeout);
-    }
-    ProxyError::Protocol(error)
+/// Whether a connection ended before there was a response.
+fn ended_early(error: &hyper::Error) -> bool {
+    error.is_incomplete_message()
+        || error.is_closed()
+        || error.is_canceled()
+        || io_error(error).is_some_and(|error| error.kind() != io::ErrorKind::TimedOut)
 }
 
 fn io_error(error: &hyper::Error) -> Option<&io::Error> {

@@ -11,9 +11,10 @@
 use std::net::IpAddr;
 
 use http::header::{
-    CONNECTION, CONTENT_LENGTH, EXPECT, HOST, PROXY_AUTHENTICATE, PROXY_AUTHORIZATION, TE, TRANSFER_ENCODING, UPGRADE,
+    CONNECTION, CONTENT_LENGTH, COOKIE, EXPECT, HOST, PROXY_AUTHENTICATE, PROXY_AUTHORIZATION, TE, TRANSFER_ENCODING, UPGRADE,
 };
-use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, StatusCode, Uri, Version, response};
+use http::uri::{Authority, PathAndQuery, Scheme};
+use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, StatusCode, Uri, Version, response, uri};
 use http_body::Body;
 
 use super::ProxyError;
@@ -33,42 +34,35 @@ pub struct Rewrite {
     pub forwarded: bool,
     /// The upstream's own `Host`.
     pub authority: HeaderValue,
+    /// Clients come by TLS.
+    pub tls: bool,
 }
 
 impl Rewrite {
-    /// Makes a client's request one for the upstream. The header map is changed in place.
+    /// Makes a client's request one for the upstream, whatever is spoken there: [`frame`] does the rest. The header map is changed in
+    /// place.
     pub fn request<B: Body>(&self, request: &mut Request<B>, peer: Option<IpAddr>) -> Result<(), ProxyError> {
         if request.method() == Method::CONNECT {
             return Err(ProxyError::BadRequest("CONNECT asks for a tunnel; this is a reverse proxy in front of one service"));
         }
         let host = host_of(request)?;
-        if request.uri().authority().is_some() {
-            // From absolute-form to origin-form.
-            let path = request.uri().path_and_query().cloned();
-            *request.uri_mut() = path.map_or_else(|| Uri::from_static("/"), Uri::from);
-        }
-        *request.version_mut() = Version::HTTP_11;
-        let unknown_length = !request.body().is_end_stream() && request.body().size_hint().exact().is_none();
+        let http2 = request.version() == Version::HTTP_2;
         let headers = request.headers_mut();
-        if !only_chunked(headers) {
-            return Err(ProxyError::BadRequest("the only transfer coding that is understood here is \"chunked\""));
-        }
+        check_framing(headers)?;
         let trailers = names(headers, &TE, |coding| coding.eq_ignore_ascii_case(b"trailers"));
         remove_hop_by_hop(headers);
         if trailers {
             headers.insert(TE, HeaderValue::from_static("trailers"));
-            headers.insert(CONNECTION, HeaderValue::from_static("te"));
         }
-        if unknown_length {
-            // hyper would send no body at all with a GET.
-            headers.insert(TRANSFER_ENCODING, HeaderValue::from_static("chunked"));
+        if http2 {
+            join_cookies(headers);
         }
         if self.forwarded {
             if let Some(peer) = peer {
                 append_address(headers, peer);
             }
             if !headers.contains_key(FORWARDED_PROTO) {
-                headers.insert(FORWARDED_PROTO, HeaderValue::from_static("http"));
+                headers.insert(FORWARDED_PROTO, HeaderValue::from_static(if self.tls { "https" } else { "http" }));
             }
             if let Some(host) = &host
                 && !headers.contains_key(FORWARDED_HOST)
@@ -82,9 +76,59 @@ impl Rewrite {
     }
 }
 
-/// Makes an upstream's response one for the client. The header map is changed in place.
-pub fn response(head: &mut response::Parts) -> Result<(), ProxyError> {
-    if head.status == StatusCode::SWITCHING_PROTOCOLS {
+/// Writes the target of a rewritten request, and what belongs to the connection, as the upstream's version of HTTP wants it.
+/// `protocol` is the upgrade that the client wishes for.
+pub fn frame<B: Body>(request: &mut Request<B>, http2: Option<Scheme>, protocol: Option<&HeaderValue>) -> Result<(), ProxyError> {
+    let path = request.uri().path_and_query().cloned();
+    if let Some(scheme) = http2 {
+        let host = request.headers_mut().remove(HOST);
+        let authority = host.as_ref().and_then(|host| Authority::try_from(host.as_bytes()).ok());
+        let mut target = uri::Parts::default();
+        target.authority = Some(authority.ok_or(ProxyError::BadRequest("the request's Host is no host"))?);
+        target.scheme = Some(scheme);
+        target.path_and_query = Some(path.unwrap_or_else(|| PathAndQuery::from_static("/")));
+        *request.uri_mut() = Uri::from_parts(target).map_err(|_| ProxyError::BadRequest("the request's target is not valid"))?;
+        *request.version_mut() = Version::HTTP_2;
+        for name in [CONNECTION, TRANSFER_ENCODING, UPGRADE] {
+            request.headers_mut().remove(name);
+        }
+        return Ok(());
+    }
+    if let Some(authority) = request.uri().authority() {
+        // From absolute-form to origin-form. Only a request that was framed for HTTP/2 before has no `Host` here.
+        if !request.headers().contains_key(HOST)
+            && let Ok(host) = HeaderValue::from_str(authority.as_str())
+        {
+            request.headers_mut().insert(HOST, host);
+        }
+        *request.uri_mut() = path.map_or_else(|| Uri::from_static("/"), Uri::from);
+    }
+    *request.version_mut() = Version::HTTP_11;
+    let unknown_length = !request.body().is_end_stream() && request.body().size_hint().exact().is_none();
+    let headers = request.headers_mut();
+    let options = match (headers.contains_key(TE), protocol.is_some()) {
+        (false, false) => None,
+        (true, false) => Some("te"),
+        (false, true) => Some("upgrade"),
+        (true, true) => Some("te, upgrade"),
+    };
+    if let Some(options) = options {
+        headers.insert(CONNECTION, HeaderValue::from_static(options));
+    }
+    if let Some(protocol) = protocol {
+        headers.insert(UPGRADE, protocol.clone());
+    }
+    if unknown_length {
+        // hyper would send no body at all with a GET.
+        headers.insert(TRANSFER_ENCODING, HeaderValue::from_static("chunked"));
+    }
+    Ok(())
+}
+
+/// Makes an upstream's response one for the client. The header map is changed in place. `upgraded` where the client has asked for
+/// the protocol that the upstream switched to.
+pub fn response(head: &mut response::Parts, upgraded: bool) -> Result<(), ProxyError> {
+    if head.status == StatusCode::SWITCHING_PROTOCOLS && !upgraded {
         return Err(ProxyError::Misbehaved("it switched protocols without being asked to"));
     }
     if !only_chunked(&head.headers) {
@@ -94,10 +138,23 @@ pub fn response(head: &mut response::Parts) -> Result<(), ProxyError> {
         // The coding wins over the length, and a message with both must not go on with both.
         head.headers.remove(CONTENT_LENGTH);
     }
+    // It says what was switched to, or what would be accepted (426): the answer to the client's own wish.
+    let protocol =
+        (upgraded || head.status == StatusCode::UPGRADE_REQUIRED).then(|| head.headers.get(UPGRADE).cloned()).flatten();
     remove_hop_by_hop(&mut head.headers);
+    if let Some(protocol) = protocol {
+        head.headers.insert(UPGRADE, protocol);
+        head.headers.insert(CONNECTION, HeaderValue::from_static("upgrade"));
+    }
     // The version belongs to the connection too: hyper speaks to each client as that client can.
     head.version = Version::HTTP_11;
     Ok(())
+}
+
+/// Whether a head of HTTP/2 is within the limits. In HTTP/1 hyper sees to that.
+pub fn fits(headers: &HeaderMap, max_lines: usize, max_size: usize) -> bool {
+    headers.len() <= max_lines
+        && headers.iter().map(|(name, value)| name.as_str().len() + value.len() + 4).sum::<usize>() <= max_size
 }
 
 /// Whether a request waits for `100 Continue` before it sends its body.
@@ -113,15 +170,46 @@ fn host_of<B>(request: &Request<B>) -> Result<Option<HeaderValue>, ProxyError> {
         return Err(ProxyError::BadRequest("the request has more than one Host header"));
     }
     if let Some(authority) = request.uri().authority() {
-        let host = authority.as_str().rsplit('@').next().unwrap_or_default();
-        return HeaderValue::from_str(host)
+        let authority = authority.as_str().rsplit('@').next().unwrap_or_default();
+        // HTTP/1 servers must go by the target (RFC 9112 §3.2.2); HTTP/2 has no reason for two (RFC 9113 §8.3.1).
+        if request.version() == Version::HTTP_2
+            && host.is_some_and(|host| !host.as_bytes().eq_ignore_ascii_case(authority.as_bytes()))
+        {
+            return Err(ProxyError::BadRequest("the request's Host and :authority differ"));
+        }
+        return HeaderValue::from_str(authority)
             .map(Some)
             .map_err(|_| ProxyError::BadRequest("the request's target has no valid host"));
     }
-    if host.is_none() && request.version() >= Version::HTTP_11 {
+    if host.is_none() && request.version() == Version::HTTP_11 {
         return Err(ProxyError::BadRequest("the request has no Host header"));
     }
     Ok(host.cloned())
+}
+
+/// A message whose length could be read in two ways is how one request is smuggled inside another (RFC 9112 §6.1, §11.2).
+fn check_framing(headers: &HeaderMap) -> Result<(), ProxyError> {
+    if !headers.contains_key(TRANSFER_ENCODING) {
+        return Ok(());
+    }
+    if !only_chunked(headers) || headers.get_all(TRANSFER_ENCODING).iter().nth(1).is_some() {
+        return Err(ProxyError::BadRequest("the only transfer coding that is understood here is \"chunked\""));
+    }
+    if headers.contains_key(CONTENT_LENGTH) {
+        return Err(ProxyError::BadRequest("the request has both a Content-Length and a Transfer-Encoding"));
+    }
+    Ok(())
+}
+
+/// HTTP/2 may split a cookie's parts over several lines; HTTP/1 knows one line (RFC 9113 §8.2.3).
+fn join_cookies(headers: &mut HeaderMap) {
+    if headers.get_all(COOKIE).iter().nth(1).is_none() {
+        return;
+    }
+    let parts: Vec<&[u8]> = headers.get_all(COOKIE).iter().map(HeaderValue::as_bytes).collect();
+    if let Ok(cookie) = HeaderValue::from_maybe_shared(bytes::Bytes::from(parts.join(&b"; "[..]))) {
+        headers.insert(COOKIE, cookie);
+    }
 }
 
 fn only_chunked(headers: &HeaderMap) -> bool {
@@ -150,14 +238,15 @@ fn remove_hop_by_hop(headers: &mut HeaderMap) {
     }
 }
 
-fn is_hop_by_hop(name: &HeaderName) -> bool {
+/// Whether a header belongs to one connection by its name alone.
+pub fn is_hop_by_hop(name: &HeaderName) -> bool {
     matches!(*name, CONNECTION | TE | TRANSFER_ENCODING | UPGRADE | PROXY_AUTHENTICATE | PROXY_AUTHORIZATION)
         || *name == KEEP_ALIVE
         || *name == PROXY_CONNECTION
 }
 
 /// Whether a list header has a member that `is_it`.
-fn names(headers: &HeaderMap, name: &HeaderName, is_it: impl Fn(&[u8]) -> bool) -> bool {
+pub fn names(headers: &HeaderMap, name: &HeaderName, is_it: impl Fn(&[u8]) -> bool) -> bool {
     headers.get_all(name).iter().any(|line| line.as_bytes().split(|&b| b == b',').any(|member| is_it(member.trim_ascii())))
 }
 

@@ -17,6 +17,7 @@ use tokio::time::Instant;
 use tower::{Layer, Service};
 
 use super::body::Body;
+use super::link::Link;
 use super::{Exchange, ProxyError};
 use crate::capture::routes::Routes;
 use crate::telemetry::metrics::Metrics;
@@ -72,6 +73,11 @@ impl Meters {
         }
     }
 
+    /// Counts a head that hyper could not read, and answered itself.
+    pub fn refused(&self, code: u16) {
+        self.count(self.routes.len() - 1, METHODS.len() - 1, code);
+    }
+
     fn count(&self, route: usize, method: usize, code: u16) {
         let meters = &self.routes[route];
         let codes = meters.requests[method].get_or_init(|| (0..CODES).map(|_| OnceLock::new()).collect());
@@ -92,6 +98,7 @@ pub struct Measured {
     arrived: Instant,
     status: u16,
     overhead: Option<Duration>,
+    link: Arc<Link>,
 }
 
 impl Measured {
@@ -110,6 +117,7 @@ impl Drop for Measured {
         if let Some(overhead) = self.overhead {
             self.meters.overhead.observe(overhead.as_secs_f64());
         }
+        self.link.end();
     }
 }
 
@@ -159,7 +167,9 @@ where
             arrived: exchange.arrived,
             status: PANICKED,
             overhead: None,
+            link: Arc::clone(&exchange.link),
         };
+        exchange.link.begin();
         MeasureFuture { measured: Some(measured), inner: self.inner.call(exchange) }
     }
 }

@@ -1,159 +1,204 @@
 //! Connections to the upstream: made when needed, used again while they are fresh.
 //!
-//! Last in, first out: under a steady load a few connections do the work and the others grow old and go. A connection comes back
-//! only after an exchange that ended cleanly in both directions; after any other it is closed at once, which is also how an
+//! HTTP/1: last in, first out. Under a steady load a few connections do the work and the others grow old and go. A connection comes
+//! back only after an exchange that ended cleanly in both directions; after any other it is closed at once, which is also how an
 //! upstream learns that the client has left.
+//!
+//! HTTP/2: as few connections as the upstream's limit of streams allows.
 
+use std::future::poll_fn;
 use std::io;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::pin::Pin;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::Duration;
 
-use hyper::client::conn::http1::{self, SendRequest};
-use hyper_util::rt::TokioIo;
-use tokio::io::{AsyncRead, AsyncWrite};
-use tokio::net::{TcpStream, UnixStream};
-use tokio::task::AbortHandle;
+use hyper::client::conn::{http1, http2};
+use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use tokio::time::Instant;
 
 use super::ProxyError;
+use super::dial::Dial;
+use super::lease::{Exclusive, HalfClosing, Lease, Shared};
 use super::stall::Stall;
-use super::upload::Upload;
-use crate::config::Upstream;
+use crate::socket::Socket;
 
-/// Idle connections older than this aren't used again. Below the shortest keep-alive of common servers (gunicorn 2 s, uvicorn and
-/// node 5 s): a request that meets the upstream's own close can't be repeated if it isn't idempotent. A connection to a sidecar's
-/// neighbour costs 100 µs, and under load none gets this old.
+/// Idle HTTP/1 connections older than this aren't used again. Below the shortest keep-alive of common servers (gunicorn 2 s,
+/// uvicorn and node 5 s): a request that meets the upstream's own close can't be repeated if it isn't idempotent. A connection to a
+/// sidecar's neighbour costs 100 µs, and under load none gets this old.
 const REUSE_WITHIN: Duration = Duration::from_millis(1500);
-
+/// An HTTP/2 connection without a stream is kept for as long: closing one is announced there, and nothing is lost by it.
+const KEEP_SHARED: Duration = Duration::from_mins(1);
+/// An HTTP/2 connection with open streams is asked for a sign of life this often, and has as long to give it.
+const PING: Duration = Duration::from_secs(30);
 /// The pool of one proxy.
 #[derive(Debug)]
 pub struct Pool {
-    upstream: Upstream,
+    dial: Dial,
     connect_timeout: Duration,
     idle_timeout: Duration,
     /// Oldest first. The lock is held for a push or a pop, never across an await.
     idle: Mutex<Vec<Idle>>,
+    shared: Mutex<Vec<Arc<Shared>>>,
+    /// Held while an HTTP/2 connection is being made, so that those who come meanwhile share it.
+    dialing: tokio::sync::Mutex<()>,
+    /// Whether the upstream speaks HTTP/2, as far as is known.
+    http2: AtomicBool,
     sweeping: AtomicBool,
 }
 
-#[derive(Debug)]
 struct Idle {
-    connection: Connection,
+    connection: Box<Exclusive>,
     since: Instant,
-}
-
-#[derive(Debug)]
-struct Connection {
-    sender: SendRequest<Upload>,
-    task: AbortHandle,
-}
-
-impl Drop for Connection {
-    fn drop(&mut self) {
-        self.task.abort();
-    }
-}
-
-/// A connection for one exchange. Dropped, it closes; [`Lease::give_back`] keeps it for the next.
-#[derive(Debug)]
-pub struct Lease {
-    pool: Arc<Pool>,
-    connection: Connection,
-    reused: bool,
-}
-
-impl Lease {
-    /// Where to send the request.
-    pub fn sender(&mut self) -> &mut SendRequest<Upload> {
-        &mut self.connection.sender
-    }
-
-    /// Whether it has served before, so that the upstream may have closed it in the meantime.
-    pub fn is_reused(&self) -> bool {
-        self.reused
-    }
-
-    /// Keeps the connection for the next exchange. Only after one that ended cleanly in both directions.
-    pub fn give_back(self) {
-        if !self.connection.sender.is_closed() {
-            self.pool.put(self.connection);
-        }
-    }
 }
 
 impl Pool {
     /// An empty pool.
-    pub fn new(upstream: Upstream, connect_timeout: Duration, idle_timeout: Duration) -> Arc<Self> {
-        Arc::new(Self { upstream, connect_timeout, idle_timeout, idle: Mutex::default(), sweeping: AtomicBool::new(false) })
+    pub fn new(dial: Dial, connect_timeout: Duration, idle_timeout: Duration) -> Arc<Self> {
+        Arc::new(Self {
+            http2: AtomicBool::new(dial.may_be_http2()),
+            dial,
+            connect_timeout,
+            idle_timeout,
+            idle: Mutex::default(),
+            shared: Mutex::default(),
+            dialing: tokio::sync::Mutex::default(),
+            sweeping: AtomicBool::new(false),
+        })
     }
 
-    /// An idle connection, else a new one.
+    /// Where it connects to.
+    pub fn dial(&self) -> &Dial {
+        &self.dial
+    }
+
+    /// A connection that is there already, else a new one.
     pub async fn lease(self: &Arc<Self>) -> Result<Lease, ProxyError> {
+        if self.http2.load(Ordering::Relaxed) {
+            return self.stream().await;
+        }
         match self.take() {
-            Some(connection) => Ok(Lease { pool: Arc::clone(self), connection, reused: true }),
+            Some(connection) => Ok(Lease::exclusive(Arc::clone(self), connection, true)),
             None => self.connect().await,
         }
     }
 
     /// A new connection.
     pub async fn connect(self: &Arc<Self>) -> Result<Lease, ProxyError> {
-        let connecting = async {
-            match &self.upstream {
-                Upstream::Http { host, port, .. } => {
-                    // Resolves each time and tries every address: an upstream may move.
-                    let stream = TcpStream::connect((host.as_str(), *port)).await?;
-                    stream.set_nodelay(true)?;
-                    self.hand_shake(stream).await
-                }
-                Upstream::Unix(path) => self.hand_shake(UnixStream::connect(path).await?).await,
-            }
-        };
-        let connection = tokio::time::timeout(self.connect_timeout, connecting)
-            .await
-            .map_err(|_| ProxyError::ConnectTimeout(self.connect_timeout))?
-            .map_err(ProxyError::Connect)?;
-        Ok(Lease { pool: Arc::clone(self), connection, reused: false })
+        self.connect_as(false).await
     }
 
-    async fn hand_shake<T>(&self, io: T) -> io::Result<Connection>
-    where
-        T: AsyncRead + AsyncWrite + Unpin + Send + 'static,
-    {
-        let io = TokioIo::new(Stall::new(io, self.idle_timeout));
+    async fn connect_as(self: &Arc<Self>, http1: bool) -> Result<Lease, ProxyError> {
+        let connecting = async {
+            let (socket, http2) = self.dial.connect(http1).await?;
+            if !http1 {
+                self.http2.store(http2, Ordering::Relaxed);
+            }
+            if http2 { self.share(socket).await } else { self.hand_shake(socket).await }
+        };
+        tokio::time::timeout(self.connect_timeout, connecting)
+            .await
+            .map_err(|_| ProxyError::ConnectTimeout(self.connect_timeout))?
+            .map_err(ProxyError::Connect)
+    }
+
+    /// Like [`Self::lease`], for what only HTTP/1 can do.
+    pub async fn lease_http1(self: &Arc<Self>) -> Result<Lease, ProxyError> {
+        match self.take() {
+            Some(connection) => Ok(Lease::exclusive(Arc::clone(self), connection, true)),
+            None => self.connect_http1().await,
+        }
+    }
+
+    /// Like [`Self::connect`], for what only HTTP/1 can do. An upstream that is known to speak HTTP/2 alone gets HTTP/2.
+    pub async fn connect_http1(self: &Arc<Self>) -> Result<Lease, ProxyError> {
+        self.connect_as(true).await
+    }
+
+    async fn hand_shake(self: &Arc<Self>, socket: Socket) -> io::Result<Lease> {
+        let closing = Arc::new(AtomicBool::new(false));
+        let io = TokioIo::new(HalfClosing::new(Stall::new(socket, self.idle_timeout), Arc::clone(&closing)));
         let (sender, connection) = http1::Builder::new().handshake(io).await.map_err(io::Error::other)?;
-        let task = tokio::spawn(async move {
-            if let Err(error) = connection.await {
+        let connection = Exclusive::new(sender, Box::pin(connection.with_upgrades()), closing);
+        Ok(Lease::exclusive(Arc::clone(self), Box::new(connection), false))
+    }
+
+    async fn share(self: &Arc<Self>, socket: Socket) -> io::Result<Lease> {
+        let io = TokioIo::new(Stall::new(socket, self.idle_timeout));
+        let (sender, mut connection) = http2::Builder::new(TokioExecutor::new())
+            .timer(TokioTimer::new())
+            .keep_alive_interval(PING)
+            .keep_alive_timeout(PING)
+            .handshake(io)
+            .await
+            .map_err(io::Error::other)?;
+        let max_streams = Arc::new(AtomicUsize::new(connection.current_max_send_streams()));
+        let shared = Arc::new(Shared::new(sender, Arc::clone(&max_streams)));
+        // It ends by itself once nobody can send on it any more.
+        tokio::spawn(async move {
+            let driven = poll_fn(|cx| {
+                let polled = Pin::new(&mut connection).poll(cx);
+                // The upstream says how many it takes, and may change its mind.
+                max_streams.store(connection.current_max_send_streams(), Ordering::Relaxed);
+                polled
+            });
+            if let Err(error) = driven.await {
                 tracing::debug!(%error, "a connection to the upstream ended");
             }
         });
-        Ok(Connection { sender, task: task.abort_handle() })
+        let lease = Lease::stream(Arc::clone(self), Arc::clone(&shared), false);
+        lock(&self.shared).push(shared);
+        self.start_sweeping();
+        Ok(lease)
     }
 
-    /// The newest that is ready. One that isn't yet is still finishing what it did before, on another thread; it stays.
-    fn take(&self) -> Option<Connection> {
+    /// A stream of a connection that has one left, else of a new one.
+    async fn stream(self: &Arc<Self>) -> Result<Lease, ProxyError> {
+        if let Some(lease) = self.take_stream() {
+            return Ok(lease);
+        }
+        let dialing = self.dialing.lock().await;
+        if let Some(lease) = self.take_stream() {
+            return Ok(lease);
+        }
+        if !self.http2.load(Ordering::Relaxed) {
+            // Who came before has learnt that there is nothing to share.
+            drop(dialing);
+        }
+        self.connect().await
+    }
+
+    fn take_stream(self: &Arc<Self>) -> Option<Lease> {
+        let mut shared = lock(&self.shared);
+        shared.retain(|connection| !connection.is_closed());
+        let free = shared.iter().find(|connection| connection.streams() < connection.max_streams())?;
+        Some(Lease::stream(Arc::clone(self), Arc::clone(free), true))
+    }
+
+    /// The newest that is ready.
+    fn take(&self) -> Option<Box<Exclusive>> {
         let oldest = Instant::now().checked_sub(REUSE_WITHIN);
-        let mut idle = self.idle();
-        for at in (0..idle.len()).rev() {
-            if oldest.is_some_and(|oldest| idle[at].since < oldest) {
-                // What is before it is older still.
-                idle.drain(..=at);
+        loop {
+            let Idle { mut connection, since } = lock(&self.idle).pop()?;
+            if oldest.is_some_and(|oldest| since < oldest) {
+                // What is left is older still.
+                lock(&self.idle).clear();
                 return None;
             }
-            let sender = &idle[at].connection.sender;
-            if sender.is_ready() {
-                return Some(idle.remove(at).connection);
-            }
-            if sender.is_closed() {
-                idle.remove(at);
+            if connection.is_ready() {
+                return Some(connection);
             }
         }
-        None
     }
 
-    fn put(self: &Arc<Self>, connection: Connection) {
-        self.idle().push(Idle { connection, since: Instant::now() });
-        if !self.sweeping.swap(true, Ordering::AcqRel) {
+    /// Keeps a connection for the next exchange.
+    pub fn put(self: &Arc<Self>, connection: Box<Exclusive>) {
+        lock(&self.idle).push(Idle { connection, since: Instant::now() });
+        self.start_sweeping();
+    }
+
+    fn start_sweeping(self: &Arc<Self>) {
+        if !self.sweeping.load(Ordering::Relaxed) && !self.sweeping.swap(true, Ordering::AcqRel) {
             tokio::spawn(Self::sweep(Arc::downgrade(self)));
         }
     }
@@ -169,18 +214,26 @@ impl Pool {
         }
     }
 
-    /// Whether something is still idle. If not, the sweep is over, which is noted under the lock: a connection put at the same time
+    /// Whether something is still there. If not, the sweep is over, which is noted under the locks: a connection put at the same time
     /// either is seen here or starts another.
     fn prune(&self) -> bool {
         let oldest = Instant::now().checked_sub(REUSE_WITHIN);
-        let mut idle = self.idle();
+        let (mut idle, mut shared) = (lock(&self.idle), lock(&self.shared));
         let old = oldest.map_or(0, |oldest| idle.partition_point(|i| i.since < oldest));
         idle.drain(..old);
-        self.sweeping.store(!idle.is_empty(), Ordering::Release);
-        !idle.is_empty()
+        shared.retain(|connection| !connection.is_closed() && !connection.is_unused_for(KEEP_SHARED));
+        let any = !idle.is_empty() || !shared.is_empty();
+        self.sweeping.store(any, Ordering::Release);
+        any
     }
+}
 
-    fn idle(&self) -> MutexGuard<'_, Vec<Idle>> {
-        self.idle.lock().unwrap_or_else(PoisonError::into_inner)
+impl std::fmt::Debug for Idle {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Idle").field("since", &self.since).finish_non_exhaustive()
     }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }

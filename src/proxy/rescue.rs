@@ -8,6 +8,7 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 
+use bytes::Bytes;
 use http::header::{CONTENT_TYPE, RETRY_AFTER};
 use http::{HeaderName, HeaderValue, Response};
 use pin_project_lite::pin_project;
@@ -18,6 +19,7 @@ use super::body::Body;
 
 /// Says which of offramp's own errors a response is.
 pub const ERROR_HEADER: HeaderName = HeaderName::from_static("x-offramp-error");
+const PROBLEM: HeaderValue = HeaderValue::from_static("application/problem+json");
 /// Sent with what passes by itself: the line moves on within moments.
 const RETRY_SECONDS: HeaderValue = HeaderValue::from_static("1");
 
@@ -103,21 +105,55 @@ fn respond(proxy: &str, error: &ProxyError) -> Response<Body> {
         // The client's own fault, or more of them than there are places: counted, and a line each would only add to the load.
         _ => tracing::debug!(proxy, code, %error, "refused"),
     }
-    let problem = serde_json::json!({
-        "type": format!("urn:offramp:error:{code}"),
-        "title": error.title(),
-        "status": status.as_u16(),
-        "detail": error.detail(),
-    });
-    let mut response = Response::new(Body::text(problem.to_string()));
+    let mut response = Response::new(Body::text(problem(error)));
     *response.status_mut() = status;
     let headers = response.headers_mut();
-    headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/problem+json"));
+    headers.insert(CONTENT_TYPE, PROBLEM);
     headers.insert(ERROR_HEADER, HeaderValue::from_static(code));
     if error.is_transient() {
         headers.insert(RETRY_AFTER, RETRY_SECONDS);
     }
     response
+}
+
+fn problem(error: &ProxyError) -> String {
+    let problem = serde_json::json!({
+        "type": format!("urn:offramp:error:{}", error.code()),
+        "title": error.title(),
+        "status": error.status().as_u16(),
+        "detail": error.detail(),
+    });
+    problem.to_string()
+}
+
+/// The error that hyper means by bytes which it is about to write, if they are its refusal of a head that it could not read.
+pub fn refusal(bytes: &[u8]) -> Option<ProxyError> {
+    let rest = bytes.strip_prefix(b"HTTP/1.1 ").or_else(|| bytes.strip_prefix(b"HTTP/1.0 "))?;
+    let (status, head) = rest.split_at_checked(3)?;
+    // Nothing but these two, in any case: a response of the upstream comes with more.
+    if !head.ends_with(b"\r\nconnection: close\r\ncontent-length: 0\r\n\r\n") {
+        return None;
+    }
+    match status {
+        b"400" => Some(ProxyError::BadRequest("the request's head is malformed")),
+        b"414" => Some(ProxyError::TargetTooLong),
+        b"431" => Some(ProxyError::HeaderTooLarge),
+        _ => None,
+    }
+}
+
+/// The response to such an error as HTTP/1.1 writes it. The connection ends with it.
+pub fn written(proxy: &str, error: &ProxyError) -> Bytes {
+    let (code, status, problem) = (error.code(), error.status(), problem(error));
+    tracing::debug!(proxy, code, %error, "refused");
+    let reason = status.canonical_reason().unwrap_or_default();
+    format!(
+        "HTTP/1.1 {} {reason}\r\ncontent-type: application/problem+json\r\n{ERROR_HEADER}: {code}\r\nconnection: close\r\n\
+         content-length: {}\r\n\r\n{problem}",
+        status.as_u16(),
+        problem.len()
+    )
+    .into()
 }
 
 fn panic_text(panic: &(dyn Any + Send)) -> String {

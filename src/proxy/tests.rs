@@ -221,9 +221,9 @@ pub async fn start_with(config: config::Proxy, record: Arc<dyn Record>, on_full:
     ];
     let listener = Listener::bind(&config.listen, &config.socket).await.unwrap();
     let at = listener.local_addr().unwrap();
-    let proxy = Proxy::recording(config, on_full, &sinks, record, &metrics);
+    let proxy = Proxy::recording(config, on_full, &sinks, record, &metrics, None);
     let (stop, stopped) = oneshot::channel();
-    let serving = tokio::spawn(server::serve(listener, Arc::clone(&proxy), async {
+    let serving = tokio::spawn(server::serve(listener, None, Arc::clone(&proxy), async {
         let _ = stopped.await;
     }));
     Running { at, proxy, metrics, stop: Some(stop), serving }

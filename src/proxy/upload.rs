@@ -15,6 +15,8 @@ use hyper::body::Incoming;
 use tokio::sync::oneshot;
 use tokio::time::{Instant, Sleep};
 
+use super::headers;
+use super::link::Link;
 use super::tee::Tee;
 use crate::capture::Kept;
 use crate::clock::as_ms;
@@ -79,7 +81,8 @@ impl Progress {
 
 /// A request's body.
 pub struct Upload {
-    inner: Incoming,
+    /// None for one that was empty when it was asked the first time.
+    inner: Option<Incoming>,
     /// None for a request without a body: there is nothing to watch.
     progress: Option<Arc<Progress>>,
     tee: Option<Tee>,
@@ -108,30 +111,17 @@ impl Upload {
                 kept: OnceLock::new(),
             })
         });
-        Self { inner, progress, tee, gate: Gate::Open }
+        Self { inner: Some(inner), progress, tee, gate: Gate::Open }
+    }
+
+    /// No body.
+    pub fn empty() -> Self {
+        Self { inner: None, progress: None, tee: None, gate: Gate::Open }
     }
 
     /// How far it is; none for an empty body.
     pub fn progress(&self) -> Option<Arc<Progress>> {
         self.progress.clone()
-    }
-
-    /// Waits for `100 Continue` before the first byte.
-    pub fn expect_continue(request: &mut http::Request<Self>) {
-        if request.body().is_end_stream() {
-            return;
-        }
-        let (ask, asked) = oneshot::channel();
-        // The lock is taken once per `100 Continue`: hyper wants a callback that may be called from anywhere.
-        let ask = Mutex::new(Some(ask));
-        hyper::ext::on_informational(request, move |response| {
-            if response.status() == http::StatusCode::CONTINUE
-                && let Some(ask) = ask.lock().unwrap_or_else(PoisonError::into_inner).take()
-            {
-                let _ = ask.send(());
-            }
-        });
-        request.body_mut().gate = Gate::Waiting { asked, timer: Box::pin(tokio::time::sleep(CONTINUE_WAIT)) };
     }
 
     fn poll_gate(&mut self, cx: &mut Context<'_>) -> Poll<()> {
@@ -170,7 +160,8 @@ impl Body for Upload {
     fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, hyper::Error>>> {
         let this = &mut *self;
         std::task::ready!(this.poll_gate(cx));
-        let polled = Pin::new(&mut this.inner).poll_frame(cx);
+        let Some(inner) = &mut this.inner else { return Poll::Ready(None) };
+        let polled = Pin::new(&mut *inner).poll_frame(cx);
         match &polled {
             Poll::Pending => {
                 if let Some(progress) = &this.progress {
@@ -181,7 +172,7 @@ impl Body for Upload {
                 if let (Some(tee), Some(data)) = (&mut this.tee, frame.data_ref()) {
                     tee.pass(data);
                 }
-                if frame.is_trailers() || this.inner.is_end_stream() {
+                if frame.is_trailers() || inner.is_end_stream() {
                     this.end(Stage::Sent);
                 } else if let Some(progress) = &this.progress {
                     progress.moved(Stage::Upstream);
@@ -194,10 +185,35 @@ impl Body for Upload {
     }
 
     fn is_end_stream(&self) -> bool {
-        self.inner.is_end_stream()
+        self.inner.as_ref().is_none_or(Body::is_end_stream)
     }
 
     fn size_hint(&self) -> SizeHint {
-        self.inner.size_hint()
+        self.inner.as_ref().map_or(SizeHint::with_exact(0), Body::size_hint)
+    }
+}
+
+/// Has the upstream's interim responses (1xx) do their work: `100 Continue` asks for a body that waits for it, any other goes on to
+/// the client, where there is one that can be told (`link`).
+pub fn watch_interim(request: &mut http::Request<Upload>, link: Option<&Arc<Link>>) {
+    let expects = headers::expects_continue(request.headers()) && !request.body().is_end_stream();
+    if !expects && link.is_none() {
+        return;
+    }
+    let link = link.cloned();
+    let (ask, asked) = if expects { Some(oneshot::channel()).unzip() } else { (None, None) };
+    // The lock is taken once per `100 Continue`: hyper wants a callback that may be called from anywhere.
+    let ask = Mutex::new(ask);
+    hyper::ext::on_informational(request, move |response| {
+        if response.status() == http::StatusCode::CONTINUE {
+            if let Some(ask) = ask.lock().unwrap_or_else(PoisonError::into_inner).take() {
+                let _ = ask.send(());
+            }
+        } else if let Some(link) = &link {
+            link.interim(response.status(), response.headers());
+        }
+    });
+    if let Some(asked) = asked {
+        request.body_mut().gate = Gate::Waiting { asked, timer: Box::pin(tokio::time::sleep(CONTINUE_WAIT)) };
     }
 }

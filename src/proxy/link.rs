@@ -1,0 +1,149 @@
+//! What a client's connection and the exchanges on it know of each other.
+//!
+//! The connection is one task: hyper's server, the exchange in it, and the upstream's connection below that (`lease.rs`) take turns
+//! in the same poll, so nothing here is ever fought over.
+
+use std::collections::VecDeque;
+use std::pin::Pin;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use bytes::Bytes;
+use http::{HeaderMap, StatusCode};
+
+/// A tunnel that a connection has become.
+pub type Tunnel = Pin<Box<dyn Future<Output = ()> + Send>>;
+
+/// Interim responses that may wait to be written; an upstream that sends more of them is not waited for.
+const MOST_INTERIM: usize = 16;
+
+/// One client's connection.
+#[derive(Default)]
+pub struct Link {
+    /// Exchanges begun, ever.
+    begun: AtomicUsize,
+    /// Exchanges that haven't ended.
+    busy: AtomicUsize,
+    /// The end of what the client sends is no reason to give up: its request is complete, and the upstream decides.
+    holds: AtomicBool,
+    /// The client has closed its half while `holds`.
+    half_closed: AtomicBool,
+    /// A request's body was left unread.
+    unread: AtomicBool,
+    has_interim: AtomicBool,
+    interim: Mutex<VecDeque<Bytes>>,
+    tunnel: Mutex<Option<Tunnel>>,
+}
+
+impl Link {
+    /// Begins an exchange.
+    pub fn begin(&self) {
+        self.begun.fetch_add(1, Ordering::Relaxed);
+        self.busy.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// Ends an exchange.
+    pub fn end(&self) {
+        self.busy.fetch_sub(1, Ordering::Relaxed);
+    }
+
+    /// Exchanges begun, ever.
+    pub fn begun(&self) -> usize {
+        self.begun.load(Ordering::Relaxed)
+    }
+
+    /// Whether an exchange goes on.
+    pub fn is_busy(&self) -> bool {
+        self.busy.load(Ordering::Relaxed) > 0
+    }
+
+    /// From here on a half-close is the upstream's to judge.
+    pub fn hold(&self) {
+        self.holds.store(true, Ordering::Relaxed);
+    }
+
+    /// From here on a half-close ends the connection.
+    pub fn release(&self) {
+        self.holds.store(false, Ordering::Relaxed);
+    }
+
+    /// Whether a half-close is held back.
+    pub fn holds(&self) -> bool {
+        self.holds.load(Ordering::Relaxed)
+    }
+
+    /// The client has closed its half.
+    pub fn half_close(&self) {
+        self.half_closed.store(true, Ordering::Relaxed);
+    }
+
+    /// Whether it has.
+    pub fn is_half_closed(&self) -> bool {
+        self.half_closed.load(Ordering::Relaxed)
+    }
+
+    /// A request's body won't be read to its end.
+    pub fn leave_unread(&self) {
+        self.unread.store(true, Ordering::Relaxed);
+    }
+
+    /// Whether the client may still be sending what nobody reads.
+    pub fn is_unread(&self) -> bool {
+        self.unread.load(Ordering::Relaxed)
+    }
+
+    /// Passes on an interim response (1xx), to be written before the response itself.
+    pub fn interim(&self, status: StatusCode, headers: &HeaderMap) {
+        let mut waiting = lock(&self.interim);
+        if waiting.len() < MOST_INTERIM {
+            waiting.push_back(encode(status, headers));
+            self.has_interim.store(true, Ordering::Release);
+        }
+    }
+
+    /// The next interim response to be written.
+    pub fn take_interim(&self) -> Option<Bytes> {
+        if !self.has_interim.load(Ordering::Acquire) {
+            return None;
+        }
+        let mut waiting = lock(&self.interim);
+        let next = waiting.pop_front();
+        self.has_interim.store(!waiting.is_empty(), Ordering::Release);
+        next
+    }
+
+    /// Leaves a tunnel for the connection to become once hyper has written the `101`.
+    pub fn leave_tunnel(&self, tunnel: Tunnel) {
+        *lock(&self.tunnel) = Some(tunnel);
+    }
+
+    /// The tunnel, if there is one.
+    pub fn take_tunnel(&self) -> Option<Tunnel> {
+        lock(&self.tunnel).take()
+    }
+}
+
+impl std::fmt::Debug for Link {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Link").field("busy", &self.busy).finish_non_exhaustive()
+    }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// An interim response as HTTP/1.1 writes it. Without what belongs to the upstream's own connection.
+fn encode(status: StatusCode, headers: &HeaderMap) -> Bytes {
+    let mut head = format!("HTTP/1.1 {} {}\r\n", status.as_u16(), status.canonical_reason().unwrap_or_default()).into_bytes();
+    for (name, value) in headers {
+        if !super::headers::is_hop_by_hop(name) {
+            head.extend_from_slice(name.as_str().as_bytes());
+            head.extend_from_slice(b": ");
+            head.extend_from_slice(value.as_bytes());
+            head.extend_from_slice(b"\r\n");
+        }
+    }
+    head.extend_from_slice(b"\r\n");
+    head.into()
+}

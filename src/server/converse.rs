@@ -1,0 +1,232 @@
+//! One client's connection, from its first byte to its last: TLS if there is any, then HTTP/1 or HTTP/2, as the client begins.
+
+use std::convert::Infallible;
+use std::io;
+use std::net::IpAddr;
+use std::pin::{Pin, pin};
+use std::sync::Arc;
+use std::task::{Context, Poll};
+
+use bytes::{Buf, Bytes, BytesMut};
+use http::{Request, Response};
+use hyper::body::Incoming;
+use hyper::server::conn::{http1, http2};
+use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use rustls::ServerConfig;
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, ReadBuf};
+use tokio::sync::watch;
+use tokio::time::Instant;
+use tower::Service;
+
+use super::wire::Wire;
+use crate::proxy::body::Body;
+use crate::proxy::link::Link;
+use crate::proxy::stall::Stall;
+use crate::proxy::{Exchange, Proxy};
+use crate::socket::Socket;
+use crate::stack::Stack;
+
+/// How HTTP/2 begins where nobody has agreed on it before (RFC 9113 §3.4).
+const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
+/// hyper's own limit of header lines; another one costs an allocation for each head.
+const USUAL_HEADERS: usize = 100;
+
+/// How the connections of one proxy are served.
+#[derive(Clone)]
+pub struct Conversation {
+    proxy: Arc<Proxy>,
+    stack: Stack,
+    http1: http1::Builder,
+    http2: http2::Builder<TokioExecutor>,
+}
+
+impl Conversation {
+    /// Hands the proxy's requests to `stack`.
+    pub fn new(proxy: Arc<Proxy>, stack: Stack) -> Self {
+        let mut http1 = http1::Builder::new();
+        http1
+            .timer(TokioTimer::new())
+            .header_read_timeout(proxy.header_read_timeout)
+            .max_header_size(proxy.max_header_size)
+            // What the upstream doesn't send, the client doesn't get.
+            .auto_date_header(false);
+        if proxy.max_headers != USUAL_HEADERS {
+            http1.max_headers(proxy.max_headers);
+        }
+        let mut http2 = http2::Builder::new(TokioExecutor::new());
+        http2
+            .timer(TokioTimer::new())
+            // Beyond it, h2 refuses by itself, and tells nothing. So the door refuses first (`Door::call`).
+            .max_header_list_size(u32::try_from(2 * proxy.max_header_size).unwrap_or(u32::MAX))
+            .auto_date_header(false);
+        Self { proxy, stack, http1, http2 }
+    }
+
+    /// Serves one connection until it ends, or until `stop` and the end of what is under way.
+    pub async fn hold(
+        self,
+        socket: Socket,
+        tls: Option<Arc<ServerConfig>>,
+        peer: Option<IpAddr>,
+        mut stop: watch::Receiver<bool>,
+    ) {
+        let limit = self.proxy.header_read_timeout;
+        let begin = async {
+            let socket = match tls {
+                Some(config) => socket.serve_tls(config).await?,
+                None => socket,
+            };
+            let mut socket = Stall::new(socket, self.proxy.idle_timeout());
+            let (prefix, http2) = begin_http(&mut socket).await?;
+            Ok::<_, io::Error>((socket, prefix, http2))
+        };
+        let began = tokio::select! {
+            began = tokio::time::timeout(limit, begin) => began.unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into())),
+            // It has asked for nothing yet.
+            () = stopping(&mut stop) => return,
+        };
+        match began {
+            Ok((socket, prefix, true)) => self.hold_http2(Begun { prefix, io: socket }, peer, stop).await,
+            Ok((socket, prefix, false)) => self.hold_http1(socket, prefix, peer, stop).await,
+            Err(error) => tracing::debug!(%error, "a client's connection came to nothing"),
+        }
+    }
+
+    async fn hold_http1(self, socket: Stall<Socket>, prefix: Bytes, peer: Option<IpAddr>, mut stop: watch::Receiver<bool>) {
+        let link = Arc::new(Link::default());
+        let wire = Wire::new(socket, prefix, Arc::clone(&link), Arc::clone(&self.proxy));
+        let door = Door { stack: self.stack, peer, link: Arc::clone(&link) };
+        let mut connection = pin!(self.http1.serve_connection(TokioIo::new(wire), door).with_upgrades());
+        let ended = tokio::select! {
+            ended = connection.as_mut() => ended,
+            () = stopping(&mut stop) => {
+                connection.as_mut().graceful_shutdown();
+                connection.as_mut().await
+            }
+        };
+        if let Err(error) = ended {
+            tracing::debug!(%error, "a client's connection ended");
+        }
+        if let Some(tunnel) = link.take_tunnel() {
+            tunnel.await;
+        }
+    }
+
+    async fn hold_http2(self, socket: Begun<Stall<Socket>>, peer: Option<IpAddr>, mut stop: watch::Receiver<bool>) {
+        let link = Arc::new(Link::default());
+        let unused = self.proxy.header_read_timeout;
+        let door = Door { stack: self.stack, peer, link: Arc::clone(&link) };
+        let mut connection = pin!(self.http2.serve_connection(TokioIo::new(socket), door));
+        let over = async {
+            tokio::select! {
+                () = stopping(&mut stop) => {}
+                () = idle(&link, unused) => {}
+            }
+        };
+        let ended = tokio::select! {
+            ended = connection.as_mut() => ended,
+            () = over => {
+                connection.as_mut().graceful_shutdown();
+                // A client that doesn't take its leave is left.
+                tokio::select! {
+                    ended = connection.as_mut() => ended,
+                    () = idle(&link, unused) => Ok(()),
+                }
+            }
+        };
+        if let Err(error) = ended {
+            tracing::debug!(%error, "a client's connection ended");
+        }
+    }
+}
+
+/// Resolves when offramp stops.
+async fn stopping(stop: &mut watch::Receiver<bool>) {
+    // An error would mean that the accept loop is gone, and its connections with it.
+    let _ = stop.wait_for(|&stopping| stopping).await;
+}
+
+/// Resolves once a connection has had no exchange for so long.
+async fn idle(link: &Link, limit: std::time::Duration) {
+    let (mut seen, mut since) = (link.begun(), Instant::now());
+    loop {
+        tokio::time::sleep_until(since + limit).await;
+        let begun = link.begun();
+        if begun == seen && !link.is_busy() {
+            return;
+        }
+        (seen, since) = (begun, Instant::now());
+    }
+}
+
+/// Reads as much as it takes to tell HTTP/2 from HTTP/1, and returns that too.
+async fn begin_http<T: AsyncRead + Unpin>(socket: &mut T) -> io::Result<(Bytes, bool)> {
+    let mut read = BytesMut::with_capacity(PREFACE.len());
+    while read.len() < PREFACE.len() {
+        let mut rest = (&mut *socket).take((PREFACE.len() - read.len()) as u64);
+        let n = rest.read_buf(&mut read).await?;
+        if n == 0 || !PREFACE.starts_with(&read) {
+            break;
+        }
+    }
+    let http2 = *read == *PREFACE;
+    Ok((read.freeze(), http2))
+}
+
+/// A socket from which `prefix` was read already.
+struct Begun<T> {
+    prefix: Bytes,
+    io: T,
+}
+
+impl<T: AsyncRead + Unpin> AsyncRead for Begun<T> {
+    fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        if self.prefix.has_remaining() {
+            let length = self.prefix.len().min(buf.remaining());
+            buf.put_slice(&self.prefix.split_to(length));
+            return Poll::Ready(Ok(()));
+        }
+        Pin::new(&mut self.io).poll_read(cx, buf)
+    }
+}
+
+impl<T: AsyncWrite + Unpin> AsyncWrite for Begun<T> {
+    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.io).poll_write(cx, buf)
+    }
+
+    fn poll_write_vectored(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bufs: &[io::IoSlice<'_>]) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.io).poll_write_vectored(cx, bufs)
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        self.io.is_write_vectored()
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.io).poll_flush(cx)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.io).poll_shutdown(cx)
+    }
+}
+
+/// Where hyper hands requests to the stack: knows who is on the other side.
+struct Door {
+    stack: Stack,
+    peer: Option<IpAddr>,
+    link: Arc<Link>,
+}
+
+impl hyper::service::Service<Request<Incoming>> for Door {
+    type Response = Response<Body>;
+    type Error = Infallible;
+    type Future = <Stack as Service<Exchange>>::Future;
+
+    fn call(&self, request: Request<Incoming>) -> Self::Future {
+        let exchange = Exchange { request, arrived: Instant::now(), peer: self.peer, link: Arc::clone(&self.link), route: None };
+        // Each layer of the stack is ready at any time.
+        self.stack.clone().call(exchange)
+    }
+}

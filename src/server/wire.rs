@@ -1,0 +1,208 @@
+//! The socket of a client's HTTP/1 connection, as hyper sees it. It does four things that hyper can't be asked for:
+//!
+//! - **Half-close.** To hyper the end of what a client sends is the end of the client. A client that has sent all of its request may
+//!   close its half and still wait for the response (RFC 9112 §9.6 leaves that to the server). So the end is kept from hyper while
+//!   the exchange holds it ([`Link::hold`]): the upstream gets it, and decides. Should nothing come back for [`HALF_CLOSED_WAIT`],
+//!   the client is taken to have left.
+//! - **Interim responses** (1xx) are written in front of the response. Where the client doesn't take what was written before, they
+//!   are left out: nobody may depend on them.
+//! - **Heads that hyper refuses** get the same problem details as all that offramp refuses, instead of hyper's bare status.
+//! - **Lingering.** A connection that is closed while the client still sends would be reset, and the reset could overtake the
+//!   response. So it is closed in one direction, and what still comes is thrown away, for [`LINGER`] at most.
+
+use std::io;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll, ready};
+use std::time::Duration;
+
+use bytes::{Buf, Bytes};
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::time::{Instant, Sleep};
+
+use crate::proxy::Proxy;
+use crate::proxy::link::Link;
+use crate::proxy::rescue;
+
+/// How long a half-closed client is waited for while nothing comes for it.
+const HALF_CLOSED_WAIT: Duration = Duration::from_secs(2);
+/// How long what nobody reads is thrown away for.
+const LINGER: Duration = Duration::from_secs(2);
+
+/// The socket `io` of the connection `link`.
+pub struct Wire<T> {
+    io: T,
+    /// What was read of it before hyper came.
+    prefix: Bytes,
+    link: Arc<Link>,
+    proxy: Arc<Proxy>,
+    /// Goes out before anything of hyper's.
+    out: Bytes,
+    /// Exchanges of which something was written.
+    answered: usize,
+    /// hyper has bytes that the socket didn't take.
+    blocked: bool,
+    ended: Option<Ended>,
+    refused: bool,
+    closing: Option<Pin<Box<Sleep>>>,
+}
+
+/// The client has closed its half, and hyper hasn't been told.
+struct Ended {
+    since: Instant,
+    timer: Pin<Box<Sleep>>,
+}
+
+impl<T> Wire<T> {
+    /// Wraps a socket from which `prefix` was read already.
+    pub fn new(io: T, prefix: Bytes, link: Arc<Link>, proxy: Arc<Proxy>) -> Self {
+        Self {
+            io,
+            prefix,
+            link,
+            proxy,
+            out: Bytes::new(),
+            answered: 0,
+            blocked: false,
+            ended: None,
+            refused: false,
+            closing: None,
+        }
+    }
+}
+
+impl<T: AsyncRead + AsyncWrite + Unpin> Wire<T> {
+    /// Before hyper writes: what goes out first.
+    fn poll_out(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        loop {
+            while self.out.has_remaining() {
+                let written = ready!(Pin::new(&mut self.io).poll_write(cx, &self.out))?;
+                if written == 0 {
+                    return Poll::Ready(Err(io::ErrorKind::WriteZero.into()));
+                }
+                self.out.advance(written);
+            }
+            // Between two responses, or behind bytes that are still hyper's, there is no place for one.
+            match self.link.take_interim() {
+                Some(interim) if !self.blocked && self.link.begun() > self.answered => self.out = interim,
+                Some(_) => {}
+                None => return Poll::Ready(Ok(())),
+            }
+        }
+    }
+
+    /// Whether these bytes are hyper's own refusal of a head: then the problem goes out in their place.
+    fn refuse(&mut self, bytes: &[u8]) -> bool {
+        if self.link.begun() > self.answered {
+            self.answered = self.link.begun();
+            return false;
+        }
+        let Some(error) = rescue::refusal(bytes) else { return false };
+        self.refused = true;
+        self.proxy.meters().refused(error.status().as_u16());
+        self.out = rescue::written(self.proxy.name(), &error);
+        true
+    }
+
+    fn wrote(&mut self, polled: &Poll<io::Result<usize>>) {
+        self.blocked = polled.is_pending();
+        if let (Some(ended), true) = (&mut self.ended, polled.is_ready()) {
+            ended.since = Instant::now();
+        }
+    }
+
+    /// The end of what the client sends, once hyper may know of it.
+    fn poll_ended(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let Some(ended) = &mut self.ended else { return Poll::Ready(Ok(())) };
+        while self.link.holds() {
+            ready!(ended.timer.as_mut().poll(cx));
+            let until = ended.since + HALF_CLOSED_WAIT;
+            if until <= Instant::now() {
+                break;
+            }
+            ended.timer.as_mut().reset(until);
+        }
+        Poll::Ready(Ok(()))
+    }
+}
+
+impl<T: AsyncRead + AsyncWrite + Unpin> AsyncRead for Wire<T> {
+    fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        let this = &mut *self;
+        if this.ended.is_some() {
+            return this.poll_ended(cx);
+        }
+        if this.prefix.has_remaining() {
+            let length = this.prefix.len().min(buf.remaining());
+            buf.put_slice(&this.prefix.split_to(length));
+            return Poll::Ready(Ok(()));
+        }
+        let before = buf.filled().len();
+        ready!(Pin::new(&mut this.io).poll_read(cx, buf))?;
+        if buf.filled().len() > before || buf.remaining() == 0 || !this.link.holds() {
+            return Poll::Ready(Ok(()));
+        }
+        this.link.half_close();
+        let now = Instant::now();
+        this.ended = Some(Ended { since: now, timer: Box::pin(tokio::time::sleep_until(now + HALF_CLOSED_WAIT)) });
+        this.poll_ended(cx)
+    }
+}
+
+impl<T: AsyncRead + AsyncWrite + Unpin> AsyncWrite for Wire<T> {
+    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
+        ready!(self.poll_out(cx))?;
+        if self.refuse(buf) {
+            return Poll::Ready(Ok(buf.len()));
+        }
+        let polled = Pin::new(&mut self.io).poll_write(cx, buf);
+        self.wrote(&polled);
+        polled
+    }
+
+    fn poll_write_vectored(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bufs: &[io::IoSlice<'_>]) -> Poll<io::Result<usize>> {
+        ready!(self.poll_out(cx))?;
+        if let [buf] = bufs
+            && self.refuse(buf)
+        {
+            return Poll::Ready(Ok(buf.len()));
+        }
+        self.answered = self.link.begun();
+        let polled = Pin::new(&mut self.io).poll_write_vectored(cx, bufs);
+        self.wrote(&polled);
+        polled
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        self.io.is_write_vectored()
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        // hyper asks for it once it has nothing left to write.
+        self.blocked = false;
+        ready!(self.poll_out(cx))?;
+        Pin::new(&mut self.io).poll_flush(cx)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let this = &mut *self;
+        ready!(this.poll_out(cx))?;
+        if this.closing.is_none() {
+            ready!(Pin::new(&mut this.io).poll_shutdown(cx))?;
+            if !this.refused && !this.link.is_unread() {
+                return Poll::Ready(Ok(()));
+            }
+        }
+        let timer = this.closing.get_or_insert_with(|| Box::pin(tokio::time::sleep(LINGER)));
+        let mut scrap = [0; 4096];
+        loop {
+            let mut buf = ReadBuf::new(&mut scrap);
+            match Pin::new(&mut this.io).poll_read(cx, &mut buf) {
+                Poll::Ready(Ok(())) if !buf.filled().is_empty() => {}
+                Poll::Ready(_) => return Poll::Ready(Ok(())),
+                Poll::Pending => break,
+            }
+        }
+        timer.as_mut().poll(cx).map(Ok)
+    }
+}
