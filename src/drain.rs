@@ -4,7 +4,6 @@
 
 mod attempt;
 mod backoff;
-mod breaker;
 mod progress;
 mod runner;
 mod scheduler;

@@ -40,6 +40,7 @@
 //! 10. **Quiet with secrets.** Credentials are in no record, log or metric that offramp writes. Admin is loopback or authenticated.
 
 pub mod admin;
+pub mod breaker;
 pub mod capture;
 pub mod cli;
 pub mod clock;

@@ -5,6 +5,7 @@
 pub mod body;
 pub mod dial;
 pub mod forward;
+pub mod guard;
 pub mod headers;
 pub mod lease;
 pub mod line;
@@ -28,11 +29,12 @@ use tokio::time::Instant;
 
 use crate::capture::Record;
 use crate::capture::routes::Routes;
-use crate::config::{self, OnFull, OrderBy};
+use crate::config::{self, Fallback, OnFull, OrderBy};
 use crate::queue::{Queue, SinkId};
 use crate::telemetry::metrics::Metrics;
 use crate::tls;
 use dial::Dial;
+use guard::Guard;
 use headers::Rewrite;
 use line::Line;
 use link::Link;
@@ -48,6 +50,8 @@ pub struct Proxy {
     meters: Arc<Meters>,
     line: Arc<Line>,
     pool: Arc<Pool>,
+    guard: Option<Arc<Guard>>,
+    fallback: Arc<Fallback>,
     response_timeout: Duration,
     idle_timeout: Duration,
     expose_episode_id: bool,
@@ -117,6 +121,8 @@ impl Proxy {
                 metrics.http_in_flight.with_label_values(&label),
                 metrics.http_waiting.with_label_values(&label),
             ),
+            guard: Guard::new(&config.name, config.breaker, config.fallback.status),
+            fallback: Arc::new(config.fallback),
             pool: Pool::new(dial, config.connect_timeout, config.idle_timeout),
             name: config.name,
             response_timeout: config.response_timeout,
@@ -151,6 +157,14 @@ impl Proxy {
 
     pub(crate) fn meters(&self) -> &Arc<Meters> {
         &self.meters
+    }
+
+    pub(crate) fn guard(&self) -> Option<&Arc<Guard>> {
+        self.guard.as_ref()
+    }
+
+    pub(crate) fn fallback(&self) -> &Arc<Fallback> {
+        &self.fallback
     }
 
     pub(crate) fn line(&self) -> &Arc<Line> {
@@ -197,7 +211,12 @@ pub enum ProxyError {
     QueueFull,
     /// The upstream's breaker is open.
     #[error("the upstream has failed repeatedly and is left alone for a while")]
-    BreakerOpen,
+    BreakerOpen {
+        /// When it is tried again.
+        retry_at: Instant,
+        /// Of the fallback.
+        status: StatusCode,
+    },
     /// offramp stops.
     #[error("offramp is shutting down")]
     ShuttingDown,
@@ -224,7 +243,7 @@ impl ProxyError {
             Self::ResponseTimeout(_) | Self::UploadTimeout(_) => "upstream_timeout",
             Self::LineFull { .. } | Self::WaitedTooLong(_) => "overloaded",
             Self::QueueFull => "queue_full",
-            Self::BreakerOpen => "breaker_open",
+            Self::BreakerOpen { .. } => "breaker_open",
             Self::ShuttingDown => "shutting_down",
             Self::BadRequest(_) | Self::TargetTooLong => "bad_request",
             Self::HeaderTooLarge => "header_too_large",
@@ -234,8 +253,10 @@ impl ProxyError {
 
     /// The response's status.
     pub fn status(&self) -> StatusCode {
-        if matches!(self, Self::TargetTooLong) {
-            return StatusCode::URI_TOO_LONG;
+        match self {
+            Self::TargetTooLong => return StatusCode::URI_TOO_LONG,
+            Self::BreakerOpen { status, .. } => return *status,
+            _ => {}
         }
         match self.code() {
             "upstream_connect" | "upstream_protocol" => StatusCode::BAD_GATEWAY,
@@ -271,9 +292,17 @@ impl ProxyError {
         }
     }
 
-    /// Whether the same request may succeed in a moment, so that the response says when to try again.
-    pub fn is_transient(&self) -> bool {
-        self.status() == StatusCode::SERVICE_UNAVAILABLE
+    /// Whether it is the upstream's fault.
+    pub fn is_upstreams(&self) -> bool {
+        self.code().starts_with("upstream_")
+    }
+
+    /// How long to wait before the same request may succeed, where it may. The line moves on within moments.
+    pub fn retry_after(&self) -> Option<Duration> {
+        match self {
+            Self::BreakerOpen { retry_at, .. } => Some(retry_at.saturating_duration_since(Instant::now())),
+            _ => (self.status() == StatusCode::SERVICE_UNAVAILABLE).then_some(Duration::from_secs(1)),
+        }
     }
 }
 

@@ -9,8 +9,8 @@ use tokio::sync::{Notify, Semaphore, watch};
 use tokio::time::Instant;
 
 use super::SinkStatus;
-use super::breaker::{Allowed, Breaker};
 use super::progress::Progress;
+use crate::breaker::{Allowed, Breaker};
 use crate::config;
 use crate::queue::{AppendError, Queue, SinkId};
 use crate::sink::Sink;

@@ -16,29 +16,33 @@ use tower::{Layer, Service};
 
 use super::ProxyError;
 use super::body::Body;
+use crate::config::Fallback;
 
 /// Says which of offramp's own errors a response is.
 pub const ERROR_HEADER: HeaderName = HeaderName::from_static("x-offramp-error");
 const PROBLEM: HeaderValue = HeaderValue::from_static("application/problem+json");
-/// Sent with what passes by itself: the line moves on within moments.
-const RETRY_SECONDS: HeaderValue = HeaderValue::from_static("1");
 
-/// Turns errors and panics into responses. With the name of the proxy, for the log.
+/// Turns errors and panics into responses.
 #[derive(Clone)]
-pub struct RescueLayer(pub Arc<str>);
+pub struct RescueLayer {
+    /// The name of the proxy, for the log.
+    pub proxy: Arc<str>,
+    /// What stands for a response while the upstream's breaker is open.
+    pub fallback: Arc<Fallback>,
+}
 
 impl<S> Layer<S> for RescueLayer {
     type Service = Rescue<S>;
 
     fn layer(&self, inner: S) -> Rescue<S> {
-        Rescue { proxy: Arc::clone(&self.0), inner }
+        Rescue { with: self.clone(), inner }
     }
 }
 
 /// A service that always answers.
 #[derive(Clone)]
 pub struct Rescue<S> {
-    proxy: Arc<str>,
+    with: RescueLayer,
     inner: S,
 }
 
@@ -61,14 +65,14 @@ where
             Ok(inner) => (Some(inner), None),
             Err(panic) => (None, Some(ProxyError::Panicked(panic_text(panic.as_ref())))),
         };
-        RescueFuture { proxy: Arc::clone(&self.proxy), inner, panicked }
+        RescueFuture { with: self.with.clone(), inner, panicked }
     }
 }
 
 pin_project! {
     /// The response, in any case.
     pub struct RescueFuture<F> {
-        proxy: Arc<str>,
+        with: RescueLayer,
         #[pin]
         inner: Option<F>,
         panicked: Option<ProxyError>,
@@ -92,26 +96,32 @@ impl<F: Future<Output = Result<Response<Body>, ProxyError>>> Future for RescueFu
             },
         };
         this.inner.set(None);
-        Poll::Ready(Ok(respond(this.proxy, &error)))
+        Poll::Ready(Ok(respond(this.with, &error)))
     }
 }
 
 /// The response to an error: RFC 9457 problem details.
-fn respond(proxy: &str, error: &ProxyError) -> Response<Body> {
-    let (code, status) = (error.code(), error.status());
+fn respond(with: &RescueLayer, error: &ProxyError) -> Response<Body> {
+    let (proxy, code, status) = (&*with.proxy, error.code(), error.status());
     match code {
         "internal" => tracing::error!(proxy, code, panic = %error, "a handler panicked"),
         "upstream_connect" | "upstream_protocol" | "upstream_timeout" => tracing::warn!(proxy, code, %error, "no response"),
         // The client's own fault, or more of them than there are places: counted, and a line each would only add to the load.
         _ => tracing::debug!(proxy, code, %error, "refused"),
     }
-    let mut response = Response::new(Body::text(problem(error)));
+    let (status, content_type, body) = match error {
+        ProxyError::BreakerOpen { .. } => {
+            (with.fallback.status, with.fallback.content_type.clone(), Body::text(with.fallback.body.clone()))
+        }
+        _ => (status, PROBLEM, Body::text(problem(error))),
+    };
+    let mut response = Response::new(body);
     *response.status_mut() = status;
     let headers = response.headers_mut();
-    headers.insert(CONTENT_TYPE, PROBLEM);
+    headers.insert(CONTENT_TYPE, content_type);
     headers.insert(ERROR_HEADER, HeaderValue::from_static(code));
-    if error.is_transient() {
-        headers.insert(RETRY_AFTER, RETRY_SECONDS);
+    if let Some(wait) = error.retry_after() {
+        headers.insert(RETRY_AFTER, HeaderValue::from(wait.as_secs().max(1)));
     }
     response
 }

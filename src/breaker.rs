@@ -1,12 +1,13 @@
-//! The circuit breaker of one sink: after some failures in a row it leaves the sink alone, then lets one attempt through to see.
+//! A circuit breaker: after some failures in a row it leaves alone what failed, then lets one attempt through to see.
 //!
-//! While it is open nothing is claimed, so it costs no episode an attempt.
+//! Of a sink: while it is open nothing is claimed, so it costs no episode an attempt. Of an upstream: clients get the fallback.
 
 use tokio::time::Instant;
 
 use crate::config;
 
 /// The breaker.
+#[derive(Debug)]
 pub struct Breaker {
     config: config::Breaker,
     state: State,
@@ -22,7 +23,7 @@ enum State {
 /// How many attempts may begin.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Allowed {
-    /// As many as there are workers.
+    /// Any number.
     All,
     /// One, if none is under way.
     One,
@@ -48,12 +49,12 @@ impl Breaker {
         }
     }
 
-    /// The sink answered as it should.
+    /// An attempt succeeded.
     pub fn success(&mut self) {
         self.state = State::Closed { failures: 0 };
     }
 
-    /// The sink failed; whether that opened the breaker.
+    /// One failed; whether that opened the breaker.
     pub fn failure(&mut self, now: Instant) -> bool {
         let failures = match self.state {
             State::Closed { failures } => failures + 1,
