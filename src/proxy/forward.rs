@@ -17,7 +17,7 @@ use tower::Service;
 use super::body::Body;
 use super::headers;
 use super::lease::{Lease, Sent};
-use super::link::Link;
+use super::link::{Hold, Link};
 use super::tee::Tee;
 use super::upgrade::Wish;
 use super::upload::{self, Progress, Stage, Upload};
@@ -101,9 +101,13 @@ async fn ask(proxy: &Proxy, exchange: Exchange, tee: Option<Tee>) -> Result<Resp
     upload::watch_interim(&mut request, link.as_ref());
     let progress = request.body().progress();
     let asked = Instant::now();
-    let asking = Asking { proxy, progress: progress.as_deref(), link: link.as_ref(), wish: wish.as_ref() };
+    let hold = if progress.is_none() { link.as_ref().map(Link::hold) } else { None };
+    let mut asking = Asking { proxy, progress: progress.as_deref(), link: link.as_ref(), wish: wish.as_ref(), hold };
     let (mut response, mut lease) = match asking.send(request).await {
-        Ok(answered) => answered,
+        Ok((response, mut lease)) => {
+            lease.hold(asking.hold);
+            (response, lease)
+        }
         Err(error) => {
             if let (Some(link), Some(progress)) = (&link, &progress)
                 && progress.stage() != Stage::Sent
@@ -136,15 +140,18 @@ struct Asking<'a> {
     progress: Option<&'a Progress>,
     link: Option<&'a Arc<Link>>,
     wish: Option<&'a Wish>,
+    /// Once all of the request is there.
+    hold: Option<Hold>,
 }
 
 impl Asking<'_> {
     /// One attempt; a second one only where it can't be seen: the first connection had been used before, and either hyper gives the
     /// request back unsent, or the connection ended without a response and asking twice is asking once (RFC 9110 §9.2.2). That is
     /// how an upstream's own closing of an idle connection looks when it crosses a request.
-    async fn send(&self, mut request: Request<Upload>) -> Result<(Response<Incoming>, Lease), ProxyError> {
+    async fn send(&mut self, mut request: Request<Upload>) -> Result<(Response<Incoming>, Lease), ProxyError> {
         let pool = &self.proxy.pool;
         let mut lease = if self.wish.is_some() { pool.lease_http1().await? } else { pool.lease().await? };
+        lease.follow(self.link);
         self.frame(&mut request, &lease)?;
         let again =
             (lease.is_reused() && self.progress.is_none() && request.method().is_idempotent()).then(|| without_body(&request));
@@ -156,6 +163,7 @@ impl Asking<'_> {
         let unsent = error.take_message().filter(|_| lease.is_reused());
         if let Some(mut request) = unsent.or(again.filter(|_| ended_early(error.error()))) {
             lease = if self.wish.is_some() { pool.connect_http1().await? } else { pool.connect().await? };
+            lease.follow(self.link);
             self.frame(&mut request, &lease)?;
             let sending = lease.send(request);
             error = match self.head(&mut lease, sending).await? {
@@ -172,15 +180,14 @@ impl Asking<'_> {
     }
 
     /// Waits for the head: `response_timeout` from the moment at which the request was sent, and as long as its body moves.
-    async fn head(&self, lease: &mut Lease, sending: impl Future<Output = Sent>) -> Result<Sent, ProxyError> {
-        let (proxy, progress) = (self.proxy, self.progress);
+    async fn head(&mut self, lease: &mut Lease, sending: impl Future<Output = Sent>) -> Result<Sent, ProxyError> {
+        let Self { proxy, progress, link, hold, .. } = self;
+        let (proxy, progress, link) = (*proxy, *progress, *link);
         let mut sending = pin!(sending);
         let answer = poll_fn(|cx| {
             lease.drive(cx);
-            if let Some(link) = self.link
-                && progress.is_none_or(|progress| progress.stage() == Stage::Sent)
-            {
-                lease.hold(link);
+            if hold.is_none() && progress.is_some_and(|progress| progress.stage() == Stage::Sent) && lease.is_driven() {
+                *hold = link.map(Link::hold);
             }
             sending.as_mut().poll(&mut lease.context(cx))
         });

@@ -187,16 +187,14 @@ fn host_of<B>(request: &Request<B>) -> Result<Option<HeaderValue>, ProxyError> {
     Ok(host.cloned())
 }
 
-/// A message whose length could be read in two ways is how one request is smuggled inside another (RFC 9112 §6.1, §11.2).
+/// A message whose length could be read in two ways is how one request is smuggled inside another (RFC 9112 §6.1, §11.2). Of a coding
+/// and a length hyper has kept the coding alone.
 fn check_framing(headers: &HeaderMap) -> Result<(), ProxyError> {
     if !headers.contains_key(TRANSFER_ENCODING) {
         return Ok(());
     }
     if !only_chunked(headers) || headers.get_all(TRANSFER_ENCODING).iter().nth(1).is_some() {
         return Err(ProxyError::BadRequest("the only transfer coding that is understood here is \"chunked\""));
-    }
-    if headers.contains_key(CONTENT_LENGTH) {
-        return Err(ProxyError::BadRequest("the request has both a Content-Length and a Transfer-Encoding"));
     }
     Ok(())
 }

@@ -11,7 +11,7 @@ use std::io;
 use std::pin::Pin;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
-use std::task::{Context, Poll, Waker};
+use std::task::{Context, Poll, Waker, ready};
 use std::time::Duration;
 
 use futures_util::future::Either;
@@ -22,7 +22,7 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::task::AbortHandle;
 use tokio::time::Instant;
 
-use super::link::Link;
+use super::link::{Hold, Link};
 use super::pool::Pool;
 use super::upload::Upload;
 
@@ -125,19 +125,21 @@ pub struct Lease {
     pool: Arc<Pool>,
     connection: Connection,
     reused: bool,
+    /// The client's connection, whose half-close the upstream is told.
     link: Option<Arc<Link>>,
+    hold: Option<Hold>,
 }
 
 impl Lease {
     /// Of an HTTP/1 connection; `reused` if it has served before.
     pub fn exclusive(pool: Arc<Pool>, connection: Box<Exclusive>, reused: bool) -> Self {
-        Self { pool, connection: Connection::Http1(connection), reused, link: None }
+        Self { pool, connection: Connection::Http1(connection), reused, link: None, hold: None }
     }
 
     /// Of a stream of an HTTP/2 connection.
     pub fn stream(pool: Arc<Pool>, connection: Arc<Shared>, reused: bool) -> Self {
         connection.streams.fetch_add(1, Ordering::Relaxed);
-        Self { pool, connection: Connection::Http2(connection), reused, link: None }
+        Self { pool, connection: Connection::Http2(connection), reused, link: None, hold: None }
     }
 
     /// Whether the upstream may have closed the connection before this request came to it.
@@ -183,23 +185,26 @@ impl Lease {
         matches!(&self.connection, Connection::Http1(connection) if connection.driver.is_some())
     }
 
-    /// The request was sent: if the client closes its half now, the upstream is told, and decides.
-    pub fn hold(&mut self, link: &Arc<Link>) {
-        if self.link.is_none() && self.is_driven() {
-            link.hold();
-            self.link = Some(Arc::clone(link));
-        }
+    /// Whose request it is: if this client closes its half, the upstream is told, and decides.
+    pub fn follow(&mut self, link: Option<&Arc<Link>>) {
+        self.link = link.cloned();
+    }
+
+    /// Holds the client's connection as long as the lease lasts.
+    pub fn hold(&mut self, hold: Option<Hold>) {
+        self.hold = hold;
     }
 
     /// From here on the client's half-close is nothing to the upstream.
     pub fn let_go(&mut self) {
-        if let Some(link) = self.link.take() {
-            link.release();
-        }
+        self.hold = None;
+        self.link = None;
     }
 
-    /// Lets the connection move on its own, for an exchange whose directions must not wait for each other.
+    /// Lets the connection move on its own, for an exchange whose directions must not wait for each other. A client that closes its
+    /// half of that has left.
     pub fn detach(&mut self) {
+        self.let_go();
         if let Connection::Http1(connection) = &mut self.connection
             && let Some(driver) = connection.driver.take()
         {
@@ -229,9 +234,6 @@ impl Drop for Lease {
         if let Connection::Http2(connection) = &self.connection {
             connection.end_stream();
         }
-        if let Some(link) = &self.link {
-            link.release();
-        }
     }
 }
 
@@ -240,6 +242,8 @@ pub type Sent = Result<Response<Incoming>, TrySendError<Request<Upload>>>;
 
 /// A socket whose sending half can be closed while hyper still reads from it: how an upstream learns that the client has closed its
 /// half, or has left.
+///
+/// It closes when hyper flushes: then nothing of the request is left to be written.
 pub struct HalfClosing<T> {
     io: T,
     closing: Arc<AtomicBool>,
@@ -253,13 +257,9 @@ impl<T> HalfClosing<T> {
     }
 }
 
-impl<T: AsyncRead + AsyncWrite + Unpin> AsyncRead for HalfClosing<T> {
+impl<T: AsyncRead + Unpin> AsyncRead for HalfClosing<T> {
     fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
-        let this = &mut *self;
-        if !this.closed && this.closing.load(Ordering::Relaxed) {
-            this.closed = Pin::new(&mut this.io).poll_shutdown(cx).is_ready();
-        }
-        Pin::new(&mut this.io).poll_read(cx, buf)
+        Pin::new(&mut self.io).poll_read(cx, buf)
     }
 }
 
@@ -277,7 +277,13 @@ impl<T: AsyncWrite + Unpin> AsyncWrite for HalfClosing<T> {
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.io).poll_flush(cx)
+        let this = &mut *self;
+        ready!(Pin::new(&mut this.io).poll_flush(cx))?;
+        if !this.closed && this.closing.load(Ordering::Relaxed) {
+            // An upstream that has gone already shows in what is read.
+            this.closed = Pin::new(&mut this.io).poll_shutdown(cx).is_ready();
+        }
+        Poll::Ready(Ok(()))
     }
 
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {

@@ -6,7 +6,7 @@
 use std::collections::VecDeque;
 use std::pin::Pin;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use bytes::Bytes;
 use http::{HeaderMap, StatusCode};
@@ -57,14 +57,10 @@ impl Link {
         self.busy.load(Ordering::Relaxed) > 0
     }
 
-    /// From here on a half-close is the upstream's to judge.
-    pub fn hold(&self) {
+    /// Until the hold is dropped, a half-close is the upstream's to judge.
+    pub fn hold(self: &Arc<Self>) -> Hold {
         self.holds.store(true, Ordering::Relaxed);
-    }
-
-    /// From here on a half-close ends the connection.
-    pub fn release(&self) {
-        self.holds.store(false, Ordering::Relaxed);
+        Hold(Arc::clone(self))
     }
 
     /// Whether a half-close is held back.
@@ -120,6 +116,16 @@ impl Link {
     /// The tunnel, if there is one.
     pub fn take_tunnel(&self) -> Option<Tunnel> {
         lock(&self.tunnel).take()
+    }
+}
+
+/// Keeps a half-close from ending the connection.
+#[derive(Debug)]
+pub struct Hold(Arc<Link>);
+
+impl Drop for Hold {
+    fn drop(&mut self) {
+        self.0.holds.store(false, Ordering::Relaxed);
     }
 }
 
