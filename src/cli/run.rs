@@ -7,17 +7,18 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use super::args::Globals;
 use super::failure::Failure;
-use super::{load_config, on_all_cores};
-use crate::config::Config;
+use super::{on_all_cores, or_tell};
+use crate::config::{self, Config};
 use crate::run::Offramp;
 use crate::systemd;
 use crate::telemetry::log;
+use crate::tls;
 
 /// Longest wait for blocking work that a forced stop leaves behind.
 const LEAVE: Duration = Duration::from_millis(100);
 
 pub(super) fn run(globals: &Globals) -> ExitCode {
-    let config = match load_config(globals) {
+    let config = match or_tell(config::load_with(&globals.input(), tls::faults)) {
         Ok(config) => config,
         Err(code) => return code,
     };
