@@ -12,7 +12,7 @@ use rustls::crypto::CryptoProvider;
 use rustls::sign::SingleCertAndKey;
 use rustls::{ClientConfig, ServerConfig};
 
-use crate::config::{Config, Scheme, ServerTls, Upstream, UpstreamTls};
+use crate::config::{Config, ServerTls, UpstreamTls};
 use files::{authorities, identity};
 
 /// What may be spoken behind TLS, the best first (ALPN).
@@ -96,18 +96,21 @@ pub fn faults(config: &Config) -> Vec<(String, String)> {
         let mut tell = |table: &str, pair: Option<&ServerTls>, errors: Faults| {
             faults.extend(errors.into_iter().map(|error| {
                 let key = pair.and_then(|pair| error.key_of(pair)).unwrap_or("ca_file");
-                let sentence = match error {
-                    TlsError::File { path, message } => format!("`{table}.{key}` is {}, which {message}", path.display()),
-                    TlsError::System(_) => error.to_string(),
-                };
-                (format!("proxy.{i}.{table}.{key}"), sentence)
+                match error {
+                    TlsError::File { path, message } => {
+                        (format!("proxy.{i}.{table}.{key}"), format!("`{table}.{key}` is {}, which {message}", path.display()))
+                    }
+                    TlsError::System(_) => {
+                        (format!("proxy.{i}.upstream"), format!("`upstream` is {}, but {error}", proxy.upstream))
+                    }
+                }
             }));
         };
         if let Some(files) = &proxy.tls {
             tell("tls", Some(files), server_config(files).err().unwrap_or_default());
         }
         let files = &proxy.upstream_tls;
-        if matches!(proxy.upstream, Upstream::Http { scheme: Scheme::Https, .. }) {
+        if proxy.upstream.is_tls() {
             tell("upstream_tls", files.client.as_ref(), client_config(files).err().unwrap_or_default());
         }
     }

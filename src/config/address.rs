@@ -174,6 +174,13 @@ fn ips_overlap(a: Option<IpAddr>, b: Option<IpAddr>) -> bool {
     }
 }
 
+impl Upstream {
+    /// Whether TLS is spoken there.
+    pub fn is_tls(&self) -> bool {
+        matches!(self, Self::Http { scheme: Scheme::Https, .. })
+    }
+}
+
 /// Whether a proxy would forward to its own listener.
 pub fn forwards_to(upstream: &Upstream, listen: &Listen) -> bool {
     match (upstream, listen) {

@@ -3,7 +3,7 @@
 use super::address::{forwards_to, is_local, overlap};
 use super::read::{Context, nearest};
 use super::units::show_duration;
-use super::{Action, Config, Listen, Scheme, SinkKind, Upstream};
+use super::{Action, Config, Listen, SinkKind, Upstream};
 
 /// Tells what is wrong between the keys, and gives capturing routes without `sinks` every sink.
 pub fn check(cx: &Context<'_>, config: &mut Config) {
@@ -89,9 +89,8 @@ fn belongings(cx: &Context<'_>, config: &Config) {
                 }
             }
         }
-        let is_tls = matches!(&proxy.upstream, Upstream::Http { scheme: Scheme::Https, .. });
         // What stands where an upstream couldn't be read is the socket without a path.
-        if !is_tls
+        if !proxy.upstream.is_tls()
             && !matches!(&proxy.upstream, Upstream::Unix(path) if path.as_os_str().is_empty())
             && let Some(path) = given("upstream_tls")
         {
