@@ -25,7 +25,7 @@ use std::process::ExitCode;
 use clap::Parser;
 use tokio::runtime::{Builder, Runtime};
 
-use crate::config::{self, Config};
+use crate::config::{self, Config, Faults};
 use args::{Cli, Command, Dead, Globals};
 use failure::Failure;
 use output::Output;
@@ -43,7 +43,7 @@ pub fn main() -> ExitCode {
             Ok(runtime) => runtime.block_on(demo::run(args)),
             Err(code) => code,
         },
-        command => match load_config(&cli.globals) {
+        command => match or_tell(config::load(&cli.globals.input())) {
             Ok(config) => on_queue(command, &config),
             Err(code) => code,
         },
@@ -98,10 +98,9 @@ async fn dispatch(command: Command, config: &Config, out: &mut Output) -> Result
     }
 }
 
-/// Reads the configuration that the options name. Where it is faulty, prints every fault and gives the exit code.
-fn load_config(globals: &Globals) -> Result<Config, ExitCode> {
-    let input = globals.input();
-    config::load(&input).map_err(|faults| {
+/// The configuration that the options name. Where it is faulty, prints every fault and gives the exit code.
+fn or_tell(loaded: Result<Config, Faults>) -> Result<Config, ExitCode> {
+    loaded.map_err(|faults| {
         // As `check` shows them, a place at the start of each line. Standard error may be closed; the exit code still tells.
         let _ = writeln!(std::io::stderr(), "{faults}\n{}", faults.summary());
         ExitCode::from(Failure::Usage(String::new()).code())

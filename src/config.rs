@@ -22,7 +22,7 @@ mod tree;
 mod values;
 
 pub use fault::{Fault, Faults, Origin};
-pub use load::{Input, load, read};
+pub use load::{Input, load, load_with, read};
 
 use std::path::PathBuf;
 use std::time::Duration;

@@ -8,7 +8,7 @@ use tokio::sync::watch;
 use tokio::task::JoinSet;
 
 use crate::admin::{self, ProxyFacts, Readiness};
-use crate::config::{Config, Listen, SocketFile};
+use crate::config::{self, Config, Listen, SocketFile};
 use crate::drain::Drain;
 use crate::proxy::Proxy;
 use crate::queue::{Queue, QueueError};
@@ -16,6 +16,7 @@ use crate::server::{self, Listener};
 use crate::sink::{self, SetupError};
 use crate::systemd;
 use crate::telemetry::metrics::Metrics;
+use crate::tls::{self, TlsError};
 
 /// A running offramp: queue, drain, admin and proxies.
 pub struct Offramp {
@@ -33,6 +34,15 @@ pub struct Offramp {
     stop_admin: watch::Sender<bool>,
     proxy_tasks: JoinSet<()>,
     admin_task: JoinSet<()>,
+    certificates: Vec<Certificates>,
+}
+
+/// What a proxy speaks TLS with, on either side.
+#[derive(Debug, Clone)]
+struct Certificates {
+    proxy: String,
+    server: Option<Arc<tls::Server>>,
+    client: Option<Arc<tls::Client>>,
 }
 
 /// Why offramp could not start.
@@ -44,6 +54,14 @@ pub enum StartError {
     /// A sink.
     #[error(transparent)]
     Sink(#[from] SetupError),
+    /// A certificate.
+    #[error("proxy {proxy}: {source}")]
+    Tls {
+        /// Whose it is.
+        proxy: String,
+        /// What is wrong with it.
+        source: TlsError,
+    },
     /// A listener.
     #[error("{what} cannot listen on {listen}: {source}")]
     Listen {
@@ -66,6 +84,7 @@ impl Offramp {
         for sink in &config.sinks {
             sinks.push((sink.clone(), sink::open(sink)?));
         }
+        let certificates = config.proxies.iter().map(Certificates::load).collect::<Result<Vec<_>, _>>()?;
         let mut listeners = Vec::new();
         for proxy in &config.proxies {
             listeners.push(bind(format!("proxy {}", proxy.name), &proxy.listen, &proxy.socket).await?);
@@ -79,7 +98,7 @@ impl Offramp {
         let ids: Vec<_> =
             config.sinks.iter().filter_map(|sink| Some((sink.name.clone(), queue.sink_id(&sink.name)?, sink.order_by))).collect();
         let (mut proxies, mut facts, mut proxy_tasks) = (Vec::new(), Vec::new(), JoinSet::new());
-        for (proxy, listener) in config.proxies.into_iter().zip(listeners) {
+        for ((proxy, listener), certificates) in config.proxies.into_iter().zip(listeners).zip(&certificates) {
             let address = listener.local_addr();
             facts.push(ProxyFacts {
                 name: proxy.name.clone(),
@@ -87,8 +106,8 @@ impl Offramp {
                 upstream: proxy.upstream.to_string(),
             });
             proxies.extend(address.map(|a| (proxy.name.clone(), a)));
-            let (tls, upstream_tls) = (None, None);
-            let proxy = Proxy::new(proxy, config.queue.on_full, &ids, queue.clone(), &metrics, upstream_tls);
+            let Certificates { server: tls, client, .. } = certificates.clone();
+            let proxy = Proxy::new(proxy, config.queue.on_full, &ids, queue.clone(), &metrics, client);
             let (stop, ready) = (stopped(&stop_proxies), readiness.clone());
             proxy_tasks.spawn(async move {
                 let name = proxy.name().to_owned();
@@ -114,7 +133,16 @@ impl Offramp {
             }
         });
         systemd::ready("serving");
-        Ok(Self { queue, drain, metrics, proxies, admin, stop_proxies, stop_admin, proxy_tasks, admin_task })
+        Ok(Self { queue, drain, metrics, proxies, admin, stop_proxies, stop_admin, proxy_tasks, admin_task, certificates })
+    }
+
+    /// Reads every certificate again, for the connections to come, and logs how that went. One that can't be used leaves what was.
+    pub async fn reload_tls(&self) {
+        let certificates = self.certificates.clone();
+        let reloading = tokio::task::spawn_blocking(move || certificates.iter().for_each(Certificates::reload));
+        if reloading.await.is_err() {
+            tracing::error!("reading the certificates again panicked; those that were not read stay as they were");
+        }
     }
 
     /// Stops in order: accept nothing new, finish what is in flight (up to each proxy's `drain_timeout`), give attempts in flight a
@@ -130,6 +158,27 @@ impl Offramp {
         }
         self.stop_admin.send_replace(true);
         while self.admin_task.join_next().await.is_some() {}
+    }
+}
+
+impl Certificates {
+    fn load(proxy: &config::Proxy) -> Result<Self, StartError> {
+        let wrong = |source| StartError::Tls { proxy: proxy.name.clone(), source };
+        let server = proxy.tls.as_ref().map(tls::Server::load).transpose().map_err(wrong)?;
+        let client = proxy.upstream.is_tls().then(|| tls::Client::load(&proxy.upstream_tls)).transpose().map_err(wrong)?;
+        Ok(Self { proxy: proxy.name.clone(), server: server.map(Arc::new), client: client.map(Arc::new) })
+    }
+
+    fn reload(&self) {
+        let sides =
+            [("tls", self.server.as_ref().map(|s| s.reload())), ("upstream_tls", self.client.as_ref().map(|c| c.reload()))];
+        for (key, reloaded) in sides {
+            match reloaded {
+                Some(Ok(())) => tracing::info!(proxy = self.proxy, key, "certificates read again, for the connections to come"),
+                Some(Err(error)) => tracing::error!(proxy = self.proxy, key, %error, "the certificates stay as they were"),
+                None => {}
+            }
+        }
     }
 }
 

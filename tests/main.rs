@@ -10,3 +10,4 @@ mod real_graphiti;
 mod secrets;
 mod stop;
 mod support;
+mod tls;

@@ -6,10 +6,11 @@ use std::io::{self, Write};
 
 use crate::config::units::{show_duration, show_size};
 use crate::config::{self, Action, Config, Durability, Input, Proxy, Route, Sink, SinkKind};
+use crate::tls;
 
 /// Writes one fault a line and their number, or a summary of what would run. The exit code: 0, or 2 for a configuration with faults.
 pub fn check(input: &Input, out: &mut impl Write) -> io::Result<u8> {
-    match config::load(input) {
+    match config::load_with(input, tls::faults) {
         Ok(config) => {
             // `load` has found the file, so `locate` does.
             let file = input.locate().map(|path| path.display().to_string()).unwrap_or_default();
@@ -27,7 +28,8 @@ pub fn check(input: &Input, out: &mut impl Write) -> io::Result<u8> {
 fn summary(config: &Config, out: &mut impl Write) -> io::Result<()> {
     for proxy in &config.proxies {
         let Proxy { name, listen, upstream, .. } = proxy;
-        writeln!(out, "proxy {name}: {listen} -> {upstream}")?;
+        let tls = if proxy.tls.is_some() { " with TLS" } else { "" };
+        writeln!(out, "proxy {name}: {listen}{tls} -> {upstream}")?;
         for route in &proxy.routes {
             writeln!(out, "  route {}: {}", route.name, line_of(route))?;
         }

@@ -7,17 +7,18 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use super::args::Globals;
 use super::failure::Failure;
-use super::{load_config, on_all_cores};
-use crate::config::Config;
+use super::{on_all_cores, or_tell};
+use crate::config::{self, Config};
 use crate::run::Offramp;
 use crate::systemd;
 use crate::telemetry::log;
+use crate::tls;
 
 /// Longest wait for blocking work that a forced stop leaves behind.
 const LEAVE: Duration = Duration::from_millis(100);
 
 pub(super) fn run(globals: &Globals) -> ExitCode {
-    let config = match load_config(globals) {
+    let config = match or_tell(config::load_with(&globals.input(), tls::faults)) {
         Ok(config) => config,
         Err(code) => return code,
     };
@@ -46,14 +47,19 @@ async fn until_told(config: Config) -> Result<(), Failure> {
     let mut signals = Signals::new().map_err(|e| Failure::Failed(format!("signals cannot be received: {e}")))?;
     let offramp = Offramp::start(config).await.map_err(|e| Failure::Failed(e.to_string()))?;
     let _watchdog = tokio::spawn(systemd::watchdog()); // until the runtime ends
-    let first = signals.next().await;
+    let reload = async || {
+        tracing::info!("SIGHUP: certificates are read again; any other change of the configuration needs a restart");
+        offramp.reload_tls().await;
+    };
+    let first = signals.next(reload).await;
     tracing::info!(signal = first, "stopping: what is in flight is finished and committed; a second signal forces");
+    let too_late = async || tracing::warn!("SIGHUP changes nothing any more: offramp is stopping");
     tokio::select! {
         () = offramp.shutdown() => {
             tracing::info!("stopped");
             Ok(())
         }
-        second = signals.next() => Err(Failure::Failed(format!(
+        second = signals.next(too_late) => Err(Failure::Failed(format!(
             "forced to stop by a second signal ({second}); what was committed is safe, attempts that were under way begin again"
         ))),
     }
@@ -75,15 +81,13 @@ impl Signals {
         })
     }
 
-    /// The next signal to stop.
-    async fn next(&mut self) -> &'static str {
+    /// The next signal to stop; what `reload` does is done for each SIGHUP before it.
+    async fn next(&mut self, reload: impl AsyncFn()) -> &'static str {
         loop {
             tokio::select! {
                 _ = self.terminate.recv() => return "SIGTERM",
                 _ = self.interrupt.recv() => return "SIGINT",
-                _ = self.hangup.recv() => {
-                    tracing::warn!("SIGHUP changes nothing: reloading is not in this version yet, restart to apply a change");
-                }
+                _ = self.hangup.recv() => reload().await,
             }
         }
     }

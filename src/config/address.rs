@@ -4,46 +4,66 @@ use std::net::IpAddr;
 use std::path::PathBuf;
 
 use http::HeaderValue;
+use rustls::pki_types::ServerName;
 
 use super::read::{Field, Read};
 use super::{Listen, Scheme, Upstream};
 
-/// What `listen` may be.
-pub const LISTENS: &str = "\"host:port\" or \"unix:/absolute/path\"";
+/// What `listen` of a proxy may be.
+pub const LISTENS: &str = "\"host:port\", \"unix:/absolute/path\" or \"fd:NAME\"";
+/// What `listen` of the admin API may be.
+const ADMIN_LISTENS: &str = "\"host:port\" or \"unix:/absolute/path\"";
 /// What `upstream` may be.
-pub const UPSTREAMS: &str = "\"http://host:port\" or \"unix:/absolute/path\"";
+pub const UPSTREAMS: &str = "\"http://host:port\", \"https://host:port\", \"h2c://host:port\" or \"unix:/absolute/path\"";
 
 /// Longest path of a unix socket that the system takes, in bytes.
 const LONGEST_SOCKET: usize = 107;
+/// Longest name of a socket that systemd takes.
+const LONGEST_NAME: usize = 255;
 
-/// `host:port` or `unix:/path`.
+/// `host:port`, `unix:/path` or `fd:NAME`.
 pub fn listen(field: &Field<'_>) -> Read<Listen> {
     let text = field.text(LISTENS)?;
+    let Some(name) = text.strip_prefix("fd:") else { return own_address(text, LISTENS) };
+    // A colon parts the names from each other where systemd passes them.
+    if name.is_empty() || name.len() > LONGEST_NAME || !name.bytes().all(|b| b.is_ascii_graphic() && b != b':') {
+        return Err("allowed: fd:NAME, with the FileDescriptorName= of a systemd socket unit".to_owned());
+    }
+    Ok(Listen::Fd(name.to_owned()))
+}
+
+/// `host:port` or `unix:/path`.
+pub fn admin_listen(field: &Field<'_>) -> Read<Listen> {
+    let text = field.text(ADMIN_LISTENS)?;
+    if text.starts_with("fd:") {
+        return Err(format!("sockets of the service manager are for proxies alone, allowed: {ADMIN_LISTENS}"));
+    }
+    own_address(text, ADMIN_LISTENS)
+}
+
+fn own_address(text: String, allowed: &str) -> Read<Listen> {
     if let Some(path) = text.strip_prefix("unix:") {
         return socket(path).map(Listen::Unix);
     }
-    if text.starts_with("fd:") {
-        return Err(format!("which is not in this version yet, allowed: {LISTENS}"));
-    }
     if text.contains("://") {
-        return Err(format!("an address has no scheme, allowed: {LISTENS}"));
+        return Err(format!("an address has no scheme, allowed: {allowed}"));
     }
-    match host_and_port(&text, LISTENS)? {
+    match host_and_port(&text, allowed)? {
         (_, Some(_)) => Ok(Listen::Tcp(text)),
-        (_, None) => Err(format!("it has no port, allowed: {LISTENS}")),
+        (_, None) => Err(format!("it has no port, allowed: {allowed}")),
     }
 }
 
-/// `http://host:port` or `unix:/path`.
+/// `http://host:port`, `https://host:port`, `h2c://host:port` or `unix:/path`.
 pub fn upstream(field: &Field<'_>) -> Read<Upstream> {
     let text = field.text(UPSTREAMS)?;
     if let Some(path) = text.strip_prefix("unix:") {
         return socket(path).map(Upstream::Unix);
     }
-    if text.starts_with("https://") || text.starts_with("h2c://") {
-        return Err(format!("which is not in this version yet, allowed: {UPSTREAMS}"));
-    }
-    let Some(rest) = text.strip_prefix("http://") else {
+    let schemes = [("http://", Scheme::Http, 80), ("https://", Scheme::Https, 443), ("h2c://", Scheme::H2c, 80)];
+    let Some((rest, scheme, usual)) =
+        schemes.iter().find_map(|(prefix, scheme, port)| Some((text.strip_prefix(prefix)?, *scheme, *port)))
+    else {
         return Err(format!("allowed: {UPSTREAMS}"));
     };
     let (authority, behind) = rest.split_at(rest.find(['/', '?', '#']).unwrap_or(rest.len()));
@@ -57,8 +77,11 @@ pub fn upstream(field: &Field<'_>) -> Read<Upstream> {
     if port == Some(0) {
         return Err(format!("nobody answers on port 0, allowed: {UPSTREAMS}"));
     }
+    if scheme == Scheme::Https && ServerName::try_from(host.as_str()).is_err() {
+        return Err(format!("no certificate can have the name {host:?}, allowed: {UPSTREAMS}"));
+    }
     let authority = HeaderValue::from_str(authority).map_err(|_| format!("allowed: {UPSTREAMS}"))?;
-    Ok(Upstream::Http { scheme: Scheme::Http, host, port: port.unwrap_or(80), authority })
+    Ok(Upstream::Http { scheme, host, port: port.unwrap_or(usual), authority })
 }
 
 /// The base URL of a service, without its trailing slashes.
@@ -127,10 +150,11 @@ fn host_and_port(authority: &str, allowed: &str) -> Read<(String, Option<u16>)> 
     Ok((host.to_owned(), port))
 }
 
-/// Whether binding both would fail: same path, or same port on addresses that overlap. Port 0 overlaps with nothing.
+/// Whether binding both would fail: same path, same name, or same port on addresses that overlap. Port 0 overlaps with nothing.
 pub fn overlap(a: &Listen, b: &Listen) -> bool {
     match (a, b) {
         (Listen::Unix(a), Listen::Unix(b)) => a == b,
+        (Listen::Fd(a), Listen::Fd(b)) => a == b,
         (Listen::Tcp(a), Listen::Tcp(b)) => {
             let (Some((a, a_port)), Some((b, b_port))) = (split(a), split(b)) else { return false };
             a_port == b_port && a_port != 0 && (a.eq_ignore_ascii_case(b) || ips_overlap(ip(a), ip(b)))
@@ -147,6 +171,13 @@ fn ips_overlap(a: Option<IpAddr>, b: Option<IpAddr>) -> bool {
         // A host name is some address, and a wildcard is all of them.
         (Some(any), None) | (None, Some(any)) => any.is_unspecified(),
         (None, None) => false,
+    }
+}
+
+impl Upstream {
+    /// Whether TLS is spoken there.
+    pub fn is_tls(&self) -> bool {
+        matches!(self, Self::Http { scheme: Scheme::Https, .. })
     }
 }
 
@@ -193,10 +224,20 @@ impl std::fmt::Display for Listen {
     }
 }
 
+impl std::fmt::Display for Scheme {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            Self::Http => "http",
+            Self::H2c => "h2c",
+            Self::Https => "https",
+        })
+    }
+}
+
 impl std::fmt::Display for Upstream {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {
-            Self::Http { authority, .. } => write!(f, "http://{}", String::from_utf8_lossy(authority.as_bytes())),
+            Self::Http { scheme, authority, .. } => write!(f, "{scheme}://{}", String::from_utf8_lossy(authority.as_bytes())),
             Self::Unix(path) => write!(f, "unix:{}", path.display()),
         }
     }
@@ -229,6 +270,8 @@ mod tests {
             assert_eq!(overlap(&tcp(b), &tcp(a)), expected, "{b} {a}");
         }
         let unix = |path: &str| Listen::Unix(PathBuf::from(path));
+        let fd = |name: &str| Listen::Fd(name.to_owned());
+        assert!(overlap(&fd("a"), &fd("a")) && !overlap(&fd("a"), &fd("b")) && !overlap(&fd("a"), &tcp("a:1")));
         assert!(overlap(&unix("/a"), &unix("/a")) && !overlap(&unix("/a"), &unix("/b")) && !overlap(&unix("/a"), &tcp("a:1")));
     }
 

@@ -3,7 +3,7 @@
 use super::address::{forwards_to, is_local, overlap};
 use super::read::{Context, nearest};
 use super::units::show_duration;
-use super::{Action, Config, Listen, SinkKind};
+use super::{Action, Config, Listen, SinkKind, Upstream};
 
 /// Tells what is wrong between the keys, and gives capturing routes without `sinks` every sink.
 pub fn check(cx: &Context<'_>, config: &mut Config) {
@@ -12,6 +12,7 @@ pub fn check(cx: &Context<'_>, config: &mut Config) {
     }
     names(cx, config);
     listeners(cx, config);
+    belongings(cx, config);
     sinks_of_routes(cx, config);
     sinks(cx, config);
     if config.admin.token.is_none() && !is_local(&config.admin.listen) && !is_placeholder(&config.admin.listen) {
@@ -72,6 +73,29 @@ fn listeners(cx: &Context<'_>, config: &Config) {
         if forwards_to(&proxy.upstream, &proxy.listen) {
             let to = format!("`upstream` is {}, where this proxy itself listens", proxy.upstream);
             cx.fault(cx.at(&format!("proxy.{i}.upstream")), format!("{to}, allowed: the address of the agent"));
+        }
+    }
+}
+
+/// Keys that make sense only beside a certain value of another.
+fn belongings(cx: &Context<'_>, config: &Config) {
+    for (i, proxy) in config.proxies.iter().enumerate() {
+        let given = |key: &str| Some(format!("proxy.{i}.{key}")).filter(|path| cx.is_given(path));
+        if !matches!(proxy.listen, Listen::Unix(_)) && !is_placeholder(&proxy.listen) {
+            for key in ["socket_mode", "socket_user", "socket_group"] {
+                if let Some(path) = given(key) {
+                    let owner = format!("`{key}` is of the file of a unix socket, and `listen` is {}", proxy.listen);
+                    cx.fault(cx.at(&path), format!("{owner}, leave it out"));
+                }
+            }
+        }
+        // What stands where an upstream couldn't be read is the socket without a path.
+        if !proxy.upstream.is_tls()
+            && !matches!(&proxy.upstream, Upstream::Unix(path) if path.as_os_str().is_empty())
+            && let Some(path) = given("upstream_tls")
+        {
+            let plain = format!("`upstream_tls` is for TLS, and `upstream` is {}", proxy.upstream);
+            cx.fault(cx.at(&path), format!("{plain}, allowed: an upstream of https://, or no `upstream_tls`"));
         }
     }
 }

@@ -45,20 +45,31 @@ pub fn expand(text: &str, env: &BTreeMap<String, String>) -> Read<String> {
     Ok(out)
 }
 
-/// Reads a secret from a file. A relative path is looked up in `$CREDENTIALS_DIRECTORY`, then in the configuration's directory. Line
-/// ends behind the secret are not part of it.
-pub fn secret(path: &str, env: &BTreeMap<String, String>, dir: &Path) -> Read<Secret> {
+/// Where a file may be, the best place first: a relative path is looked up in `$CREDENTIALS_DIRECTORY`, then in the configuration's
+/// directory.
+fn places(path: &Path, env: &BTreeMap<String, String>, dir: &Path) -> Vec<PathBuf> {
+    if path.is_absolute() {
+        return vec![path.to_owned()];
+    }
     let credentials = env.get("CREDENTIALS_DIRECTORY").filter(|d| !d.is_empty()).map(|d| Path::new(d).join(path));
-    let places: Vec<PathBuf> = if Path::new(path).is_absolute() {
-        vec![PathBuf::from(path)]
-    } else {
-        credentials.into_iter().chain([dir.join(path)]).collect()
-    };
-    let found = places.iter().find(|place| place.exists()).unwrap_or(&places[places.len() - 1]);
+    credentials.into_iter().chain([dir.join(path)]).collect()
+}
+
+/// The first place where a file exists, else the last where it could.
+pub fn find(path: &Path, env: &BTreeMap<String, String>, dir: &Path) -> PathBuf {
+    let mut places = places(path, env, dir);
+    let found = places.iter().position(|place| place.exists()).unwrap_or(places.len() - 1);
+    places.swap_remove(found)
+}
+
+/// Reads a secret from a file, where [`find`] finds it. Line ends behind the secret are not part of it.
+pub fn secret(path: &str, env: &BTreeMap<String, String>, dir: &Path) -> Read<Secret> {
+    let path = Path::new(path);
+    let found = find(path, env, dir);
     let mut text = String::new();
-    let read = std::fs::File::open(found).and_then(|file| file.take(LARGEST_SECRET).read_to_string(&mut text));
+    let read = std::fs::File::open(&found).and_then(|file| file.take(LARGEST_SECRET).read_to_string(&mut text));
     if let Err(error) = read {
-        let looked: Vec<_> = places.iter().map(|place| place.display().to_string()).collect();
+        let looked: Vec<_> = places(path, env, dir).iter().map(|place| place.display().to_string()).collect();
         return Err(format!(
             "which cannot be read ({error}; looked at {}), allowed: a readable file that holds the secret",
             looked.join(" and ")

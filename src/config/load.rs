@@ -55,11 +55,17 @@ impl Input {
 
 /// Finds the file, reads it with everything that lies over it, and checks it.
 pub fn load(input: &Input) -> Result<Config, Faults> {
+    load_with(input, |_| Vec::new())
+}
+
+/// As [`load`], and has the files that `run` needs looked at: `look` says what is wrong with them, for each fault the path of a key
+/// such as `proxy.0.tls.key_file` and a sentence. What it looks at may have other faults.
+pub fn load_with(input: &Input, look: impl FnOnce(&Config) -> Vec<(String, String)>) -> Result<Config, Faults> {
     let path = input.locate()?;
     let bytes = std::fs::read(&path)
         .map_err(|error| Faults::whole(Some(&path), format!("{} cannot be read ({error})", path.display())))?;
     match String::from_utf8(bytes) {
-        Ok(text) => read(&text, &path, input),
+        Ok(text) => read_with(&text, &path, input, look),
         Err(error) => {
             let valid = String::from_utf8_lossy(&error.as_bytes()[..error.utf8_error().valid_up_to()]);
             let at = place(&path.display().to_string().into(), &valid, valid.len());
@@ -73,12 +79,25 @@ pub fn load(input: &Input) -> Result<Config, Faults> {
 
 /// As [`load`], for a text that has been read already; `path` is what its faults call it, and where a relative `*_file` is looked for.
 pub fn read(text: &str, path: &Path, input: &Input) -> Result<Config, Faults> {
-    let (config, faults) = read_all(text, path, input, |_| {});
+    read_with(text, path, input, |_| Vec::new())
+}
+
+fn read_with(
+    text: &str,
+    path: &Path,
+    input: &Input,
+    look: impl FnOnce(&Config) -> Vec<(String, String)>,
+) -> Result<Config, Faults> {
+    let (config, faults) = read_all(text, path, input, |cx, config| {
+        for (key, sentence) in look(config) {
+            cx.fault(cx.at(&key), sentence);
+        }
+    });
     if faults.is_empty() { Ok(config) } else { Err(Faults::new(Some(path), faults)) }
 }
 
-/// Reads as far as it goes. `look` sees the context before its faults are taken out of it.
-fn read_all(text: &str, path: &Path, input: &Input, look: impl FnOnce(&Context<'_>)) -> (Config, Vec<Fault>) {
+/// Reads as far as it goes. `look` sees what was read before the faults are taken out of the context.
+fn read_all(text: &str, path: &Path, input: &Input, look: impl FnOnce(&Context<'_>, &Config)) -> (Config, Vec<Fault>) {
     let file: Arc<str> = path.display().to_string().into();
     let at = |offset| place(&file, text, offset);
     let (table, errors) = DeTable::parse_recoverable(text);
@@ -102,7 +121,7 @@ fn read_all(text: &str, path: &Path, input: &Input, look: impl FnOnce(&Context<'
     operation::telemetry(&mut root);
     root.finish();
     check::check(&cx, &mut config);
-    look(&cx);
+    look(&cx, &config);
 
     let mut faults = cx.into_faults();
     // What the parser made of a broken line is a guess, and what is wrong with the guess is no news.

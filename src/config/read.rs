@@ -178,6 +178,19 @@ impl<'c> Section<'c> {
         }
     }
 
+    /// A table under a key, if there is one.
+    pub fn maybe_table(&mut self, key: &'static str, header: Header) -> Option<Section<'c>> {
+        let is_there = self.table.entries.get(key).is_some_and(|entry| matches!(entry.node.value, Value::Table(_)));
+        let section = self.table(key, header);
+        is_there.then_some(section)
+    }
+
+    /// Where the value of a key that was taken out stands, if it was given.
+    pub fn place(&self, key: &str) -> Option<Origin> {
+        let path = self.child(key);
+        self.cx.is_given(&path).then(|| self.cx.at(&path))
+    }
+
     /// A table under a key; an empty one where it isn't given.
     pub fn table(&mut self, key: &'static str, header: Header) -> Section<'c> {
         let at = self.at.clone();

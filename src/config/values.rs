@@ -82,14 +82,14 @@ pub fn duration_or_zero(field: &Field<'_>) -> Read<Duration> {
     units::duration(&text).ok_or_else(|| format!("allowed: {}", units::DURATIONS))
 }
 
-/// A size in bytes, from 1 to `max`.
-pub fn size(max: u64) -> impl Fn(&Field<'_>) -> Read<u64> {
+/// A size in bytes, from `min` to `max`.
+pub fn size(min: u64, max: u64) -> impl Fn(&Field<'_>) -> Read<u64> {
     move |field| {
         let found = size_or_zero(field)?;
-        if (1..=max).contains(&found) {
+        if (min..=max).contains(&found) {
             Ok(found)
         } else {
-            Err(format!("allowed: {}, from 1B to {}", units::SIZES, units::show_size(max)))
+            Err(format!("allowed: {}, from {} to {}", units::SIZES, units::show_size(min), units::show_size(max)))
         }
     }
 }
@@ -164,6 +164,43 @@ fn word_or_number(item: &Field<'_>, allowed: &str, add: impl FnOnce(&str) -> boo
         Ok(word) if add(&word) => {}
         Ok(_) => item.fault(&format!("allowed: {allowed}")),
         Err(tail) => item.fault(&tail),
+    }
+}
+
+/// A file that is to be read later: where it is, or would be.
+pub fn file(field: &Field<'_>) -> Read<PathBuf> {
+    let path = path(field)?;
+    Ok(expand::find(&path, field.cx().env, field.cx().dir))
+}
+
+/// Permission bits, in octal as `chmod` takes them.
+pub fn mode(field: &Field<'_>) -> Read<u32> {
+    const ALLOWED: &str = "permissions in quotes, in octal, such as \"0660\", up to \"0777\"";
+    let text = field.text(ALLOWED)?;
+    let digits = (3..=4).contains(&text.len()) && text.bytes().all(|b| b.is_ascii_digit());
+    let mode = u32::from_str_radix(&text, 8).ok().filter(|mode| digits && *mode <= 0o777);
+    mode.ok_or_else(|| format!("allowed: {ALLOWED}"))
+}
+
+/// A user's id, by number or by name.
+pub fn user(field: &Field<'_>) -> Read<u32> {
+    id(field, "user", |name| uzers::get_user_by_name(name).map(|user| user.uid()))
+}
+
+/// A group's id, by number or by name.
+pub fn group(field: &Field<'_>) -> Read<u32> {
+    id(field, "group", |name| uzers::get_group_by_name(name).map(|group| group.gid()))
+}
+
+/// A number needs no entry in the system's list: in a container it often has none.
+fn id(field: &Field<'_>, what: &str, look_up: impl Fn(&str) -> Option<u32>) -> Read<u32> {
+    let allowed = format!("allowed: the name of a {what} of this system, or its number");
+    match &*field.scalar()? {
+        // The last number stands for "leave it as it is".
+        Value::Integer(number) => u32::try_from(*number).ok().filter(|id| *id != u32::MAX).ok_or(allowed),
+        Value::Text(name) if name.is_empty() => Err(allowed),
+        Value::Text(name) => look_up(name).ok_or_else(|| format!("there is no such {what}, {allowed}")),
+        _ => Err(allowed),
     }
 }
 

@@ -2,7 +2,7 @@
 
 use tracing_subscriber::EnvFilter;
 
-use crate::config::address::listen;
+use crate::config::address::admin_listen;
 use crate::config::read::{Field, Header, Read, Section};
 use crate::config::tree::Value;
 use crate::config::values::{choice, is_empty, optional_path, secret};
@@ -12,7 +12,7 @@ use crate::config::{Admin, Listen, Log, LogFormat};
 pub fn admin(file: &mut Section<'_>) -> Admin {
     let mut s = file.table("admin", Header::Own("[admin]"));
     let admin = Admin {
-        listen: s.get("listen", Listen::Tcp("127.0.0.1:9911".to_owned()), listen),
+        listen: s.get("listen", Listen::Tcp("127.0.0.1:9911".to_owned()), admin_listen),
         token: s.get("token_file", None, secret),
     };
     s.planned("ui", "allowed: false", |field| matches!(field.scalar().as_deref(), Ok(Value::Boolean(false))));

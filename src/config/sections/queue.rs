@@ -24,7 +24,7 @@ pub fn queue(file: &mut Section<'_>) -> Queue {
         durability: if is_sync { Durability::Sync } else { Durability::Interval(interval) },
         commit_wait: s.get("commit_wait", Duration::from_millis(250), duration_or_zero),
         max_episodes: s.get("max_episodes", 1_000_000, integer(1, MOST_EPISODES)),
-        max_bytes: s.get("max_bytes", 4 << 30, size(MOST_BYTES)),
+        max_bytes: s.get("max_bytes", 4 << 30, size(1, MOST_BYTES)),
         min_free_disk: s.get("min_free_disk", 256 << 20, size_or_zero),
         on_full: s.get("on_full", OnFull::Pass, choice(&[("pass", OnFull::Pass), ("reject", OnFull::Reject)])),
         keep_delivered: s.get("keep_delivered", DAY, duration_or_zero),

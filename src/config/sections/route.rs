@@ -40,7 +40,7 @@ pub fn route(mut s: Section<'_>) -> Route {
         sinks: s.maybe("sinks", some_sinks).unwrap_or_default(),
         success: s.get("success", StatusSet::from_iter(["2xx"]), statuses),
         success_if: s.maybe("success_if", sources(path.as_ref())).unwrap_or(preset.success_if),
-        max_capture: s.get("max_capture", 1 << 20, size(LARGEST_CAPTURE)),
+        max_capture: s.get("max_capture", 1 << 20, size(1, LARGEST_CAPTURE)),
         record_cancelled: s.get("on_cancel", true, choice(&[("record", true), ("discard", false)])),
         sample: s.get("sample", 1.0, share),
         extract: own.over(preset.extract),
