@@ -35,6 +35,16 @@ impl Socket {
         Ok(Self::Tls(Box::new(stream.into())))
     }
 
+    /// Makes its end a reset: what the peer hasn't got by then it doesn't get. A unix socket only ends.
+    pub fn reset(&self) {
+        match self {
+            // It fails only for a connection that is gone already.
+            Self::Tcp(stream) => drop(stream.set_zero_linger()),
+            Self::Unix(_) => {}
+            Self::Tls(stream) => stream.get_ref().0.reset(),
+        }
+    }
+
     /// Whether both sides agreed on HTTP/2 (ALPN). Never without TLS, where nobody is asked.
     pub fn agreed_on_h2(&self) -> bool {
         match self {

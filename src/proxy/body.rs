@@ -11,6 +11,7 @@
 //! line, and the measurement.
 
 use std::future::Future;
+use std::io;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
@@ -22,12 +23,13 @@ use hyper::body::Incoming;
 use tokio::sync::oneshot;
 use tokio::time::{Instant, Sleep};
 
+use super::forward::io_error;
 use super::lease::Lease;
 use super::line::Place;
 use super::link::Link;
 use super::measure::Measured;
 use super::tee::{Barrier, Tee};
-use super::upgrade::Left;
+use super::upgrade::Handed;
 use super::upload::{Progress, Stage};
 use crate::capture::{Capture, Kept};
 use crate::episode::End;
@@ -60,8 +62,8 @@ enum Source {
     },
     /// Announced by a `content-length`, but left out by the status (304).
     Unsent,
-    /// Another protocol follows: what the body holds is left to the tunnel.
-    Switched(oneshot::Sender<Left>),
+    /// Another protocol follows: what the body holds is handed to the tunnel.
+    Switched(oneshot::Sender<Handed>),
 }
 
 /// The capture of an exchange, and what it keeps of the response.
@@ -122,10 +124,10 @@ impl Body {
         made
     }
 
-    /// That of a `101`: nothing, and what it holds is left to the tunnel.
-    pub(super) fn switched(leave: oneshot::Sender<Left>, took: Duration) -> Self {
+    /// That of a `101`: nothing, and what it holds is handed to the tunnel.
+    pub(super) fn switched(handover: oneshot::Sender<Handed>, took: Duration) -> Self {
         let mut made = Self::default();
-        made.source = Source::Switched(leave);
+        made.source = Source::Switched(handover);
         made.upstream_time = took;
         made
     }
@@ -243,6 +245,11 @@ impl http_body::Body for Body {
             }
         };
         tracing::debug!(%error, "a response broke off");
+        if let (Some(link), BodyError::Upstream(error)) = (&this.link, &error)
+            && (io_error(error).is_some_and(|error| error.kind() == io::ErrorKind::ConnectionReset) || link.is_unframed())
+        {
+            link.reset();
+        }
         drop(this.end(End::Error));
         this.ending = Some(Ending::Broken(error));
         cx.waker().wake_by_ref();
@@ -275,9 +282,9 @@ impl Drop for Body {
         if self.ending.is_none() {
             drop(self.end(End::Cancelled));
         }
-        if let Source::Switched(leave) = std::mem::take(&mut self.source) {
+        if let Source::Switched(handover) = std::mem::take(&mut self.source) {
             // An error: the tunnel is gone, and with it the connection.
-            let _ = leave.send((self.place.take(), self.measured.take()));
+            let _ = handover.send((self.place.take(), self.measured.take()));
         }
     }
 }

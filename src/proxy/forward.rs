@@ -94,8 +94,11 @@ async fn ask(proxy: &Proxy, exchange: Exchange, tee: Option<Tee>) -> Result<Resp
         return Err(ProxyError::HeaderTooLarge);
     }
     let wish = Wish::of(&mut request);
-    // An interim response can be written in front of one of HTTP/1.1 only, and half a connection closed only where it is one's own.
-    let link = (request.version() == Version::HTTP_11).then_some(link);
+    if request.version() < Version::HTTP_11 {
+        link.set_unframed();
+    }
+    // Half a connection can be closed only where it is one's own.
+    let link = (request.version() < Version::HTTP_2).then_some(link);
     let mut request = request.map(|body| Upload::new(body, tee));
     proxy.rewrite.request(&mut request, peer)?;
     upload::watch_interim(&mut request, link.as_ref());
@@ -120,11 +123,11 @@ async fn ask(proxy: &Proxy, exchange: Exchange, tee: Option<Tee>) -> Result<Resp
     let took = asked.elapsed();
     let upgrade = if response.status() == StatusCode::SWITCHING_PROTOCOLS { wish.zip(link.clone()) } else { None };
     if let Some((wish, link)) = upgrade {
-        let (tunnel, leave) = wish.granted(&mut response, lease, proxy.idle_timeout);
+        let (tunnel, handover) = wish.granted(&mut response, lease, proxy.idle_timeout);
         link.leave_tunnel(tunnel);
         let (mut head, _) = response.into_parts();
         headers::response(&mut head, true)?;
-        return Ok(Response::from_parts(head, Body::switched(leave, took)));
+        return Ok(Response::from_parts(head, Body::switched(handover, took)));
     }
     let (mut head, body) = response.into_parts();
     headers::response(&mut head, false)?;
@@ -247,7 +250,8 @@ fn ended_early(error: &hyper::Error) -> bool {
         || io_error(error).is_some_and(|error| error.kind() != io::ErrorKind::TimedOut)
 }
 
-fn io_error(error: &hyper::Error) -> Option<&io::Error> {
+/// The system's error behind one of hyper's.
+pub fn io_error(error: &hyper::Error) -> Option<&io::Error> {
     let mut cause = error.source();
     while let Some(error) = cause {
         if let Some(io) = error.downcast_ref() {

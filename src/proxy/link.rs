@@ -30,6 +30,10 @@ pub struct Link {
     half_closed: AtomicBool,
     /// A request's body was left unread.
     unread: AtomicBool,
+    /// The client reads a response to the end of the connection (HTTP/1.0), and hears of no interim ones.
+    unframed: AtomicBool,
+    /// The connection is to break, not to end.
+    resets: AtomicBool,
     has_interim: AtomicBool,
     interim: Mutex<VecDeque<Bytes>>,
     tunnel: Mutex<Option<Tunnel>>,
@@ -88,8 +92,31 @@ impl Link {
         self.unread.load(Ordering::Relaxed)
     }
 
+    /// The client speaks HTTP/1.0.
+    pub fn set_unframed(&self) {
+        self.unframed.store(true, Ordering::Relaxed);
+    }
+
+    /// Whether it does.
+    pub fn is_unframed(&self) -> bool {
+        self.unframed.load(Ordering::Relaxed)
+    }
+
+    /// The connection ends with a reset: the upstream's did, or its orderly end would look like the response's.
+    pub fn reset(&self) {
+        self.resets.store(true, Ordering::Relaxed);
+    }
+
+    /// Whether it does.
+    pub fn resets(&self) -> bool {
+        self.resets.load(Ordering::Relaxed)
+    }
+
     /// Passes on an interim response (1xx), to be written before the response itself.
     pub fn interim(&self, status: StatusCode, headers: &HeaderMap) {
+        if self.is_unframed() {
+            return;
+        }
         let mut waiting = lock(&self.interim);
         if waiting.len() < MOST_INTERIM {
             waiting.push_back(encode(status, headers));

@@ -28,7 +28,7 @@ use crate::socket::Socket;
 /// sidecar's neighbour costs 100 µs, and under load none gets this old.
 const REUSE_WITHIN: Duration = Duration::from_millis(1500);
 /// An HTTP/2 connection without a stream is kept for as long: closing one is announced there, and nothing is lost by it.
-const KEEP_SHARED: Duration = Duration::from_mins(1);
+const KEEP_SHARED: Duration = Duration::from_secs(60);
 /// An HTTP/2 connection with open streams is asked for a sign of life this often, and has as long to give it.
 const PING: Duration = Duration::from_secs(30);
 /// The pool of one proxy.

@@ -26,6 +26,11 @@ impl<T> Stall<T> {
         Self { io, limit, timer: None, waiting: false }
     }
 
+    /// The socket.
+    pub fn get_ref(&self) -> &T {
+        &self.io
+    }
+
     fn poll_stalled<R>(&mut self, polled: Poll<io::Result<R>>, cx: &mut Context<'_>) -> Poll<io::Result<R>> {
         if polled.is_ready() {
             self.waiting = false;

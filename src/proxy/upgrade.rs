@@ -59,13 +59,13 @@ impl Wish {
         response: &mut Response<Incoming>,
         mut lease: Lease,
         idle_limit: Duration,
-    ) -> (Tunnel, oneshot::Sender<Left>) {
+    ) -> (Tunnel, oneshot::Sender<Handed>) {
         lease.let_go();
-        let (leave, left) = oneshot::channel();
+        let (handover, handed) = oneshot::channel();
         let upstream = hyper::upgrade::on(response);
         let tunnel = async move {
             // They are dropped when the tunnel ends.
-            let _left = left.await;
+            let _handed = handed.await;
             let mut upstream = pin!(upstream);
             let upstream = poll_fn(|cx| {
                 lease.drive(cx);
@@ -76,12 +76,12 @@ impl Wish {
                 (Err(error), _) | (_, Err(error)) => tracing::debug!(%error, "an upgrade came to nothing"),
             }
         };
-        (Box::pin(tunnel), leave)
+        (Box::pin(tunnel), handover)
     }
 }
 
-/// What a `101` response leaves to its tunnel: the place in the line and the measurement last as long as it does.
-pub type Left = (Option<Place>, Option<Measured>);
+/// What a `101` response hands to its tunnel: the place in the line and the measurement last as long as it does.
+pub type Handed = (Option<Place>, Option<Measured>);
 
 async fn relay(client: Upgraded, upstream: Upgraded, idle_limit: Duration) {
     let moved = Arc::new(Moved { began: Instant::now(), at: AtomicU64::new(0) });

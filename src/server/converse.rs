@@ -71,7 +71,7 @@ impl Conversation {
         mut stop: watch::Receiver<bool>,
     ) {
         let limit = self.proxy.header_read_timeout;
-        let begin = async {
+        let opening = async {
             let socket = match tls {
                 Some(config) => socket.serve_tls(config).await?,
                 None => socket,
@@ -80,12 +80,12 @@ impl Conversation {
             let (prefix, http2) = begin_http(&mut socket).await?;
             Ok::<_, io::Error>((socket, prefix, http2))
         };
-        let began = tokio::select! {
-            began = tokio::time::timeout(limit, begin) => began.unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into())),
+        let opened = tokio::select! {
+            done = tokio::time::timeout(limit, opening) => done.unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into())),
             // It has asked for nothing yet.
             () = stopping(&mut stop) => return,
         };
-        match began {
+        match opened {
             Ok((socket, prefix, true)) => self.hold_http2(Begun { prefix, io: socket }, peer, stop).await,
             Ok((socket, prefix, false)) => self.hold_http1(socket, prefix, peer, stop).await,
             Err(error) => tracing::debug!(%error, "a client's connection came to nothing"),

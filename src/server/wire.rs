@@ -1,4 +1,4 @@
-//! The socket of a client's HTTP/1 connection, as hyper sees it. It does four things that hyper can't be asked for:
+//! The socket of a client's HTTP/1 connection, as hyper sees it. It does five things that hyper can't be asked for:
 //!
 //! - **Half-close.** To hyper the end of what a client sends is the end of the client. A client that has sent all of its request may
 //!   close its half and still wait for the response (RFC 9112 §9.6 leaves that to the server). So the end is kept from hyper while
@@ -7,6 +7,8 @@
 //! - **Interim responses** (1xx) are written in front of the response. Where the client doesn't take what was written before, they
 //!   are left out: nobody may depend on them.
 //! - **Heads that hyper refuses** get the same problem details as all that offramp refuses, instead of hyper's bare status.
+//! - **Resets.** A response that the upstream's reset broke off breaks off with a reset here, and so does one that has no other way to
+//!   show that it isn't complete.
 //! - **Lingering.** A connection that is closed while the client still sends would be reset, and the reset could overtake the
 //!   response. So it is closed in one direction, and what still comes is thrown away, for [`LINGER`] at most.
 
@@ -23,6 +25,8 @@ use tokio::time::{Instant, Sleep};
 use crate::proxy::Proxy;
 use crate::proxy::link::Link;
 use crate::proxy::rescue;
+use crate::proxy::stall::Stall;
+use crate::socket::Socket;
 
 /// How long a half-closed client is waited for while nothing comes for it.
 const HALF_CLOSED_WAIT: Duration = Duration::from_secs(2);
@@ -30,8 +34,8 @@ const HALF_CLOSED_WAIT: Duration = Duration::from_secs(2);
 const LINGER: Duration = Duration::from_secs(2);
 
 /// The socket `io` of the connection `link`.
-pub struct Wire<T> {
-    io: T,
+pub struct Wire {
+    io: Stall<Socket>,
     /// What was read of it before hyper came.
     prefix: Bytes,
     link: Arc<Link>,
@@ -47,15 +51,23 @@ pub struct Wire<T> {
     closing: Option<Pin<Box<Sleep>>>,
 }
 
+impl Drop for Wire {
+    fn drop(&mut self) {
+        if self.link.resets() {
+            self.io.get_ref().reset();
+        }
+    }
+}
+
 /// The client has closed its half, and hyper hasn't been told.
 struct Ended {
     since: Instant,
     timer: Pin<Box<Sleep>>,
 }
 
-impl<T> Wire<T> {
+impl Wire {
     /// Wraps a socket from which `prefix` was read already.
-    pub fn new(io: T, prefix: Bytes, link: Arc<Link>, proxy: Arc<Proxy>) -> Self {
+    pub fn new(io: Stall<Socket>, prefix: Bytes, link: Arc<Link>, proxy: Arc<Proxy>) -> Self {
         Self {
             io,
             prefix,
@@ -71,7 +83,7 @@ impl<T> Wire<T> {
     }
 }
 
-impl<T: AsyncRead + AsyncWrite + Unpin> Wire<T> {
+impl Wire {
     /// Before hyper writes: what goes out first.
     fn poll_out(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         loop {
@@ -126,7 +138,7 @@ impl<T: AsyncRead + AsyncWrite + Unpin> Wire<T> {
     }
 }
 
-impl<T: AsyncRead + AsyncWrite + Unpin> AsyncRead for Wire<T> {
+impl AsyncRead for Wire {
     fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         let this = &mut *self;
         if this.ended.is_some() {
@@ -149,7 +161,7 @@ impl<T: AsyncRead + AsyncWrite + Unpin> AsyncRead for Wire<T> {
     }
 }
 
-impl<T: AsyncRead + AsyncWrite + Unpin> AsyncWrite for Wire<T> {
+impl AsyncWrite for Wire {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
         ready!(self.poll_out(cx))?;
         if self.refuse(buf) {
