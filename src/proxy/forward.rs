@@ -1,12 +1,14 @@
 //! The way to the upstream and back: one exchange, streamed in both directions.
 
 use std::error::Error;
-use std::future::{Future, poll_fn};
+use std::future::{Future, poll_fn, ready};
 use std::io;
 use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::task::{Context, Poll};
+use std::time::Duration;
 
+use futures_util::future::Either;
 use http::header::CONTENT_LENGTH;
 use http::{HeaderName, HeaderValue, Method, Request, Response, StatusCode, Version};
 use http_body::Body as _;
@@ -18,7 +20,7 @@ use super::body::Body;
 use super::headers;
 use super::lease::{Lease, Sent};
 use super::link::{Hold, Link};
-use super::tee::Tee;
+use super::tee::{Barrier, Tee};
 use super::upgrade::Wish;
 use super::upload::{self, Progress, Stage, Upload};
 use super::{Exchange, Proxy, ProxyError};
@@ -42,185 +44,235 @@ impl Service<Exchange> for Forward {
     }
 
     fn call(&mut self, exchange: Exchange) -> Self::Future {
-        Box::pin(forward(Arc::clone(&self.0), exchange))
+        match Forwarding::begin(Arc::clone(&self.0), exchange) {
+            Ok(forwarding) => Box::pin(forwarding.run()),
+            Err(error) => Box::pin(ready(Err(error))),
+        }
     }
 }
 
-/// Dropping it (the client has left) closes the connection to the upstream, which so learns that nobody waits any more.
-async fn forward(proxy: Arc<Proxy>, exchange: Exchange) -> Result<Response<Body>, ProxyError> {
-    let capture = match exchange.route {
-        Some(route) => Capture::begin(&proxy.routes, route, &exchange.request).map_err(|_| ProxyError::QueueFull)?,
-        None => None,
-    };
-    let method = exchange.request.method().clone();
-    let tee = capture.as_ref().map(|capture| Tee::new(capture.max_capture()));
-    let mut response = match ask(&proxy, exchange, tee).await {
-        Ok(response) => response,
-        Err(error) => {
-            if let Some(capture) = capture {
-                capture.unanswered();
-            }
-            return Err(error);
-        }
-    };
-    if let Some(mut capture) = capture {
-        capture.answered(response.status().as_u16(), response.headers());
-        if proxy.expose_episode_id
-            && let Ok(id) = HeaderValue::try_from(capture.id().to_string())
-        {
-            response.headers_mut().insert(EPISODE_HEADER, id);
-        }
-        response.body_mut().capture(capture);
-    }
-    if response.body().is_end_stream() {
-        // The head is all there is, so it is the last byte too.
-        if let Some(barrier) = response.body_mut().end(End::Complete) {
-            barrier.await;
-        }
-        if response.status() == StatusCode::NOT_MODIFIED
-            && method != Method::HEAD
-            && response.headers().contains_key(CONTENT_LENGTH)
-        {
-            response.body_mut().leave_unsent();
-        }
-    }
-    Ok(response)
-}
-
-/// Sends the request and waits for the response's head.
-async fn ask(proxy: &Proxy, exchange: Exchange, tee: Option<Tee>) -> Result<Response<Body>, ProxyError> {
-    let Exchange { mut request, peer, link, .. } = exchange;
-    if request.version() == Version::HTTP_2 && !headers::fits(request.headers(), proxy.max_headers, proxy.max_header_size) {
-        return Err(ProxyError::HeaderTooLarge);
-    }
-    let wish = Wish::of(&mut request);
-    if request.version() < Version::HTTP_11 {
-        link.set_unframed();
-    }
-    // Half a connection can be closed only where it is one's own.
-    let link = (request.version() < Version::HTTP_2).then_some(link);
-    let mut request = request.map(|body| Upload::new(body, tee));
-    proxy.rewrite.request(&mut request, peer)?;
-    upload::watch_interim(&mut request, link.as_ref());
-    let progress = request.body().progress();
-    let asked = Instant::now();
-    let hold = if progress.is_none() { link.as_ref().map(Link::hold) } else { None };
-    let mut asking = Asking { proxy, progress: progress.as_deref(), link: link.as_ref(), wish: wish.as_ref(), hold };
-    let (mut response, mut lease) = match asking.send(request).await {
-        Ok((response, mut lease)) => {
-            lease.hold(asking.hold);
-            (response, lease)
-        }
-        Err(error) => {
-            if let (Some(link), Some(progress)) = (&link, &progress)
-                && progress.stage() != Stage::Sent
-            {
-                link.leave_unread();
-            }
-            return Err(error);
-        }
-    };
-    let took = asked.elapsed();
-    let upgrade = if response.status() == StatusCode::SWITCHING_PROTOCOLS { wish.zip(link.clone()) } else { None };
-    if let Some((wish, link)) = upgrade {
-        let (tunnel, handover) = wish.granted(&mut response, lease, proxy.idle_timeout);
-        link.leave_tunnel(tunnel);
-        let (mut head, _) = response.into_parts();
-        headers::response(&mut head, true)?;
-        return Ok(Response::from_parts(head, Body::switched(handover, took)));
-    }
-    let (mut head, body) = response.into_parts();
-    headers::response(&mut head, false)?;
-    if progress.as_ref().is_some_and(|progress| progress.stage() != Stage::Sent) {
-        lease.detach();
-    }
-    Ok(Response::from_parts(head, Body::upstream(body, lease, progress, link, proxy.idle_timeout, took)))
-}
-
-/// A request that is being asked.
-struct Asking<'a> {
-    proxy: &'a Proxy,
-    progress: Option<&'a Progress>,
-    link: Option<&'a Arc<Link>>,
-    wish: Option<&'a Wish>,
+/// A request on its way to the upstream. Dropping it (the client has left) closes the connection to the upstream, which so learns that
+/// nobody waits any more.
+///
+/// What is large lives in here and not in variables of the futures below: each request's future is one allocation, and a variable
+/// that is moved from one future to the next counts in both.
+struct Forwarding {
+    proxy: Arc<Proxy>,
+    method: Method,
+    capture: Option<Box<Capture>>,
+    /// Until it is sent.
+    request: Option<Request<Upload>>,
+    progress: Option<Arc<Progress>>,
+    /// The client's connection. Half of it can be closed only where it is one's own: not in HTTP/2.
+    link: Option<Arc<Link>>,
+    wish: Option<Wish>,
     /// Once all of the request is there.
     hold: Option<Hold>,
 }
 
-impl Asking<'_> {
-    /// One attempt; a second one only where it can't be seen: the first connection had been used before, and either hyper gives the
-    /// request back unsent, or the connection ended without a response and asking twice is asking once (RFC 9110 §9.2.2). That is
-    /// how an upstream's own closing of an idle connection looks when it crosses a request.
-    async fn send(&mut self, mut request: Request<Upload>) -> Result<(Response<Incoming>, Lease), ProxyError> {
-        let pool = &self.proxy.pool;
-        let mut lease = if self.wish.is_some() { pool.lease_http1().await? } else { pool.lease().await? };
-        lease.follow(self.link);
-        self.frame(&mut request, &lease)?;
-        let again =
-            (lease.is_reused() && self.progress.is_none() && request.method().is_idempotent()).then(|| without_body(&request));
-        let sending = lease.send(request);
-        let mut error = match self.head(&mut lease, sending).await? {
-            Ok(response) => return Ok((response, lease)),
-            Err(error) => error,
+impl Forwarding {
+    fn begin(proxy: Arc<Proxy>, exchange: Exchange) -> Result<Self, ProxyError> {
+        let Exchange { mut request, peer, route, link, .. } = exchange;
+        let capture = match route {
+            Some(route) => Capture::begin(&proxy.routes, route, &request).map_err(|_| ProxyError::QueueFull)?,
+            None => None,
         };
-        let unsent = error.take_message().filter(|_| lease.is_reused());
-        if let Some(mut request) = unsent.or(again.filter(|_| ended_early(error.error()))) {
-            lease = if self.wish.is_some() { pool.connect_http1().await? } else { pool.connect().await? };
-            lease.follow(self.link);
-            self.frame(&mut request, &lease)?;
-            let sending = lease.send(request);
-            error = match self.head(&mut lease, sending).await? {
+        let version = request.version();
+        let tee = capture.as_ref().map(|capture| Tee::new(capture.max_capture()));
+        let mut this = Self {
+            method: request.method().clone(),
+            capture,
+            wish: Wish::of(&mut request),
+            request: None,
+            progress: None,
+            hold: None,
+            link: None,
+            proxy,
+        };
+        let mut request = request.map(|body| Upload::new(body, tee));
+        let rewritten = if version == Version::HTTP_2
+            && !headers::fits(request.headers(), this.proxy.max_headers, this.proxy.max_header_size)
+        {
+            Err(ProxyError::HeaderTooLarge)
+        } else {
+            this.proxy.rewrite.request(&mut request, peer)
+        };
+        if let Err(error) = rewritten {
+            return Err(this.unanswered(error));
+        }
+        if version < Version::HTTP_2 {
+            if version < Version::HTTP_11 {
+                link.set_unframed();
+            }
+            this.link = Some(link);
+        }
+        upload::watch_interim(&mut request, this.link.as_ref());
+        this.progress = request.body().progress();
+        if this.progress.is_none() {
+            this.hold = this.link.as_ref().map(Link::hold);
+        }
+        this.request = Some(request);
+        Ok(this)
+    }
+
+    /// Not `async fn`: that would keep a second `self`.
+    #[expect(clippy::manual_async_fn)]
+    fn run(mut self) -> impl Future<Output = Result<Response<Body>, ProxyError>> + Send {
+        async move {
+            let asked = Instant::now();
+            match self.send().await {
+                Ok((response, lease)) => {
+                    let answered = self.answered(response, lease, asked.elapsed())?;
+                    match answered {
+                        (response, None) => Ok(response),
+                        (response, Some(barrier)) => {
+                            Box::pin(async move {
+                                barrier.await;
+                                Ok(response)
+                            })
+                            .await
+                        }
+                    }
+                }
+                Err(error) => Err(self.unanswered(error)),
+            }
+        }
+    }
+
+    /// There is no response of the upstream.
+    fn unanswered(&mut self, error: ProxyError) -> ProxyError {
+        if let Some(capture) = self.capture.take() {
+            capture.unanswered();
+        }
+        if let (Some(link), Some(progress)) = (&self.link, &self.progress)
+            && progress.stage() != Stage::Sent
+        {
+            link.leave_unread();
+        }
+        error
+    }
+
+    /// Makes the upstream's response the client's. One without a body is not to go before what it may have to wait for.
+    fn answered(
+        &mut self,
+        mut response: Response<Incoming>,
+        mut lease: Lease,
+        took: Duration,
+    ) -> Result<(Response<Body>, Option<Barrier>), ProxyError> {
+        let idle_timeout = self.proxy.idle_timeout;
+        let switched = response.status() == StatusCode::SWITCHING_PROTOCOLS;
+        let (body, upgraded) = if switched && let (Some(wish), Some(link)) = (self.wish.take(), &self.link) {
+            let (tunnel, handover) = wish.granted(&mut response, lease, idle_timeout);
+            link.leave_tunnel(tunnel);
+            (Either::Left(Body::switched(handover, took)), true)
+        } else {
+            if self.progress.as_ref().is_some_and(|progress| progress.stage() != Stage::Sent) {
+                lease.detach();
+            } else {
+                lease.hold(self.hold.take());
+            }
+            (Either::Right(lease), false)
+        };
+        let (mut head, incoming) = response.into_parts();
+        if let Err(error) = headers::response(&mut head, upgraded) {
+            return Err(self.unanswered(error));
+        }
+        let body = match body {
+            Either::Left(body) => body,
+            Either::Right(lease) => Body::upstream(incoming, lease, self.progress.take(), self.link.take(), idle_timeout, took),
+        };
+        let mut response = Response::from_parts(head, body);
+        if let Some(mut capture) = self.capture.take() {
+            capture.answered(response.status().as_u16(), response.headers());
+            if self.proxy.expose_episode_id
+                && let Ok(id) = HeaderValue::try_from(capture.id().to_string())
+            {
+                response.headers_mut().insert(EPISODE_HEADER, id);
+            }
+            response.body_mut().capture(capture);
+        }
+        if !response.body().is_end_stream() {
+            return Ok((response, None));
+        }
+        // The head is all there is, so it is the last byte too.
+        let barrier = response.body_mut().end(End::Complete);
+        if response.status() == StatusCode::NOT_MODIFIED
+            && self.method != Method::HEAD
+            && response.headers().contains_key(CONTENT_LENGTH)
+        {
+            response.body_mut().leave_unsent();
+        }
+        Ok((response, barrier))
+    }
+
+    /// Waits for the response's head. One attempt; a second one only where it can't be seen: the first connection had been used
+    /// before, and either hyper gives the request back unsent, or the connection ended without a response and asking twice is asking
+    /// once (RFC 9110 §9.2.2). That is how an upstream's own closing of an idle connection looks when it crosses a request.
+    async fn send(&mut self) -> Result<(Response<Incoming>, Lease), ProxyError> {
+        let http1 = self.wish.is_some();
+        let mut lease = self.proxy.pool.lease(http1).await?;
+        loop {
+            lease.follow(self.link.as_ref());
+            // It was put there when this began, or below.
+            let Some(mut request) = self.request.take() else { unreachable!() };
+            let http2 = lease.is_http2().then(|| self.proxy.pool.dial().uri_scheme());
+            headers::frame(&mut request, http2, self.wish.as_ref().map(Wish::protocol))?;
+            let repeatable = lease.is_reused() && self.progress.is_none() && request.method().is_idempotent();
+            let again = repeatable.then(|| Box::new(without_body(&request)));
+            let mut sending = pin!(lease.send(request));
+            let mut error = match self.head(&mut lease, sending.as_mut()).await? {
                 Ok(response) => return Ok((response, lease)),
                 Err(error) => error,
             };
+            let unsent = error.take_message().filter(|_| lease.is_reused());
+            self.request = unsent.or_else(|| again.filter(|_| ended_early(error.error())).map(|request| *request));
+            if self.request.is_none() {
+                return Err(self.broken(error.into_error()));
+            }
+            drop(error);
+            lease = self.proxy.pool.connect(http1).await?;
         }
-        Err(self.broken(error.into_error()))
-    }
-
-    fn frame(&self, request: &mut Request<Upload>, lease: &Lease) -> Result<(), ProxyError> {
-        let http2 = lease.is_http2().then(|| self.proxy.pool.dial().uri_scheme());
-        headers::frame(request, http2, self.wish.map(Wish::protocol))
     }
 
     /// Waits for the head: `response_timeout` from the moment at which the request was sent, and as long as its body moves.
-    async fn head(&mut self, lease: &mut Lease, sending: impl Future<Output = Sent>) -> Result<Sent, ProxyError> {
+    async fn head(&mut self, lease: &mut Lease, mut sending: Pin<&mut impl Future<Output = Sent>>) -> Result<Sent, ProxyError> {
         let Self { proxy, progress, link, hold, .. } = self;
-        let (proxy, progress, link) = (*proxy, *progress, *link);
-        let mut sending = pin!(sending);
-        let answer = poll_fn(|cx| {
-            lease.drive(cx);
-            if hold.is_none() && progress.is_some_and(|progress| progress.stage() == Stage::Sent) && lease.is_driven() {
-                *hold = link.map(Link::hold);
-            }
-            sending.as_mut().poll(&mut lease.context(cx))
-        });
-        let mut answer = pin!(answer);
         let asked = Instant::now();
         // Whichever limit applies, looking this often is never too late for it.
-        let look = proxy.response_timeout.min(proxy.idle_timeout);
-        let mut until = asked + if progress.is_some() { look } else { proxy.response_timeout };
-        loop {
-            if let Ok(done) = tokio::time::timeout_at(until, answer.as_mut()).await {
-                return Ok(done);
+        let look = if progress.is_some() { proxy.response_timeout.min(proxy.idle_timeout) } else { proxy.response_timeout };
+        let mut timer = lease.take_timer(asked + look);
+        let answered = poll_fn(|cx| {
+            lease.drive(cx);
+            let stage = progress.as_ref().map_or(Stage::Sent, |progress| progress.stage());
+            if hold.is_none() && stage == Stage::Sent && lease.is_driven() {
+                *hold = link.as_ref().map(Link::hold);
             }
-            let stage = progress.map_or(Stage::Sent, Progress::stage);
-            let since = progress.map_or(asked, |progress| progress.moved_at().max(asked));
-            let limit = if stage == Stage::Sent { proxy.response_timeout } else { proxy.idle_timeout };
-            let now = Instant::now();
-            if since + limit <= now {
-                return Err(match stage {
-                    Stage::Sent => ProxyError::ResponseTimeout(limit),
-                    Stage::Upstream => ProxyError::UploadTimeout(limit),
-                    Stage::Client | Stage::Broken => ProxyError::BadRequest("the request's body stopped coming"),
-                });
+            if let Poll::Ready(done) = sending.as_mut().poll(&mut lease.context(cx)) {
+                return Poll::Ready(Ok(done));
             }
-            until = (since + limit).min(now + look);
-        }
+            while timer.as_mut().poll(cx).is_ready() {
+                let since = progress.as_ref().map_or(asked, |progress| progress.moved_at().max(asked));
+                let limit = if stage == Stage::Sent { proxy.response_timeout } else { proxy.idle_timeout };
+                let now = Instant::now();
+                if since + limit <= now {
+                    return Poll::Ready(Err(match stage {
+                        Stage::Sent => ProxyError::ResponseTimeout(limit),
+                        Stage::Upstream => ProxyError::UploadTimeout(limit),
+                        Stage::Client | Stage::Broken => ProxyError::BadRequest("the request's body stopped coming"),
+                    }));
+                }
+                timer.as_mut().reset((since + limit).min(now + look));
+            }
+            Poll::Pending
+        })
+        .await;
+        lease.keep_timer(timer);
+        answered
     }
 
     /// What a connection that broke before the head means.
     fn broken(&self, error: hyper::Error) -> ProxyError {
-        if self.progress.is_some_and(|progress| progress.stage() == Stage::Broken) {
+        if self.progress.as_ref().is_some_and(|progress| progress.stage() == Stage::Broken) {
             return ProxyError::BadRequest("the request's body broke off or is malformed");
         }
         if io_error(&error).is_some_and(|error| error.kind() == io::ErrorKind::TimedOut) {

@@ -20,7 +20,7 @@ use hyper::body::Incoming;
 use hyper::client::conn::{TrySendError, http1, http2};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::task::AbortHandle;
-use tokio::time::Instant;
+use tokio::time::{Instant, Sleep};
 
 use super::link::{Hold, Link};
 use super::pool::Pool;
@@ -29,6 +29,9 @@ use super::upload::Upload;
 /// What takes a connection's turns; done when the connection is.
 pub type Driver = Pin<Box<dyn Future<Output = hyper::Result<()>> + Send>>;
 
+/// A timer that is set anew for each exchange: to put one off is cheap, to make one is not.
+pub type Timer = Pin<Box<Sleep>>;
+
 /// An HTTP/1 connection. Dropped, it closes.
 pub struct Exclusive {
     sender: http1::SendRequest<Upload>,
@@ -36,12 +39,13 @@ pub struct Exclusive {
     /// Tells [`HalfClosing`] to close the sending half.
     closing: Arc<AtomicBool>,
     task: Option<AbortHandle>,
+    timer: Option<Timer>,
 }
 
 impl Exclusive {
     /// A connection that has shaken hands.
     pub fn new(sender: http1::SendRequest<Upload>, driver: Driver, closing: Arc<AtomicBool>) -> Self {
-        Self { sender, driver: Some(driver), closing, task: None }
+        Self { sender, driver: Some(driver), closing, task: None, timer: None }
     }
 
     /// Whether it can take a request: nothing has come and nobody has closed it since it was put aside. Costs a system call only if
@@ -171,6 +175,25 @@ impl Lease {
                 connection.closing.store(true, Ordering::Relaxed);
             }
             connection.drive(cx);
+        }
+    }
+
+    /// The connection's timer, set to `until`.
+    pub fn take_timer(&mut self, until: Instant) -> Timer {
+        let Connection::Http1(connection) = &mut self.connection else { return Box::pin(tokio::time::sleep_until(until)) };
+        match connection.timer.take() {
+            Some(mut timer) => {
+                timer.as_mut().reset(until);
+                timer
+            }
+            None => Box::pin(tokio::time::sleep_until(until)),
+        }
+    }
+
+    /// Keeps it for the next exchange.
+    pub fn keep_timer(&mut self, timer: Timer) {
+        if let Connection::Http1(connection) = &mut self.connection {
+            connection.timer = Some(timer);
         }
     }
 

@@ -72,47 +72,37 @@ impl Pool {
         &self.dial
     }
 
-    /// A connection that is there already, else a new one.
-    pub async fn lease(self: &Arc<Self>) -> Result<Lease, ProxyError> {
-        if self.http2.load(Ordering::Relaxed) {
-            return self.stream().await;
+    /// A connection that is there already, else a new one; with `http1` for what only HTTP/1 can do.
+    pub async fn lease(self: &Arc<Self>, http1: bool) -> Result<Lease, ProxyError> {
+        if !http1 && self.http2.load(Ordering::Relaxed) {
+            return match self.take_stream() {
+                Some(lease) => Ok(lease),
+                None => Box::pin(self.stream()).await,
+            };
         }
         match self.take() {
             Some(connection) => Ok(Lease::exclusive(Arc::clone(self), connection, true)),
-            None => self.connect().await,
+            None => self.connect(http1).await,
         }
     }
 
-    /// A new connection.
-    pub async fn connect(self: &Arc<Self>) -> Result<Lease, ProxyError> {
-        self.connect_as(false).await
-    }
-
-    async fn connect_as(self: &Arc<Self>, http1: bool) -> Result<Lease, ProxyError> {
-        let connecting = async {
+    /// A new connection. With `http1` HTTP/2 isn't offered; an upstream that is known to speak nothing else gets it all the same.
+    ///
+    /// The future is boxed: it is large, and rarely needed, and would be part of that of every request.
+    pub fn connect(self: &Arc<Self>, http1: bool) -> Pin<Box<dyn Future<Output = Result<Lease, ProxyError>> + Send + '_>> {
+        let connecting = async move {
             let (socket, http2) = self.dial.connect(http1).await?;
             if !http1 {
                 self.http2.store(http2, Ordering::Relaxed);
             }
             if http2 { self.share(socket).await } else { self.hand_shake(socket).await }
         };
-        tokio::time::timeout(self.connect_timeout, connecting)
-            .await
-            .map_err(|_| ProxyError::ConnectTimeout(self.connect_timeout))?
-            .map_err(ProxyError::Connect)
-    }
-
-    /// Like [`Self::lease`], for what only HTTP/1 can do.
-    pub async fn lease_http1(self: &Arc<Self>) -> Result<Lease, ProxyError> {
-        match self.take() {
-            Some(connection) => Ok(Lease::exclusive(Arc::clone(self), connection, true)),
-            None => self.connect_http1().await,
-        }
-    }
-
-    /// Like [`Self::connect`], for what only HTTP/1 can do. An upstream that is known to speak HTTP/2 alone gets HTTP/2.
-    pub async fn connect_http1(self: &Arc<Self>) -> Result<Lease, ProxyError> {
-        self.connect_as(true).await
+        Box::pin(async move {
+            tokio::time::timeout(self.connect_timeout, connecting)
+                .await
+                .map_err(|_| ProxyError::ConnectTimeout(self.connect_timeout))?
+                .map_err(ProxyError::Connect)
+        })
     }
 
     async fn hand_shake(self: &Arc<Self>, socket: Socket) -> io::Result<Lease> {
@@ -152,11 +142,8 @@ impl Pool {
         Ok(lease)
     }
 
-    /// A stream of a connection that has one left, else of a new one.
+    /// A stream of a connection that another is just making, else of a new one.
     async fn stream(self: &Arc<Self>) -> Result<Lease, ProxyError> {
-        if let Some(lease) = self.take_stream() {
-            return Ok(lease);
-        }
         let dialing = self.dialing.lock().await;
         if let Some(lease) = self.take_stream() {
             return Ok(lease);
@@ -165,9 +152,10 @@ impl Pool {
             // Who came before has learnt that there is nothing to share.
             drop(dialing);
         }
-        self.connect().await
+        self.connect(false).await
     }
 
+    /// A stream of a connection that has one left.
     fn take_stream(self: &Arc<Self>) -> Option<Lease> {
         let mut shared = lock(&self.shared);
         shared.retain(|connection| !connection.is_closed());

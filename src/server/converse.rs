@@ -45,8 +45,8 @@ impl Conversation {
     pub fn new(proxy: Arc<Proxy>, stack: Stack) -> Self {
         let mut http1 = http1::Builder::new();
         http1
-            .timer(TokioTimer::new())
-            .header_read_timeout(proxy.header_read_timeout)
+            // The wire's affair (`wire.rs`).
+            .header_read_timeout(None)
             .max_header_size(proxy.max_header_size)
             // What the upstream doesn't send, the client doesn't get.
             .auto_date_header(false);

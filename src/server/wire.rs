@@ -1,4 +1,4 @@
-//! The socket of a client's HTTP/1 connection, as hyper sees it. It does five things that hyper can't be asked for:
+//! The socket of a client's HTTP/1 connection, as hyper sees it. It does six things that hyper can't be asked for, or not as cheaply:
 //!
 //! - **Half-close.** To hyper the end of what a client sends is the end of the client. A client that has sent all of its request may
 //!   close its half and still wait for the response (RFC 9112 §9.6 leaves that to the server). So the end is kept from hyper while
@@ -9,6 +9,8 @@
 //! - **Heads that hyper refuses** get the same problem details as all that offramp refuses, instead of hyper's bare status.
 //! - **Resets.** A response that the upstream's reset broke off breaks off with a reset here, and so does one that has no other way to
 //!   show that it isn't complete.
+//! - **Late heads.** A head has `header_read_timeout` to arrive, from the end of the response before it. hyper has that too, with a new
+//!   timer for each request; here one is put off.
 //! - **Lingering.** A connection that is closed while the client still sends would be reset, and the reset could overtake the
 //!   response. So it is closed in one direction, and what still comes is thrown away, for [`LINGER`] at most.
 
@@ -47,6 +49,10 @@ pub struct Wire {
     /// hyper has bytes that the socket didn't take.
     blocked: bool,
     ended: Option<Ended>,
+    /// Runs while a head is waited for.
+    head: Pin<Box<Sleep>>,
+    /// Exchanges that had begun when that began.
+    head_after: usize,
     refused: bool,
     closing: Option<Pin<Box<Sleep>>>,
 }
@@ -69,6 +75,8 @@ impl Wire {
     /// Wraps a socket from which `prefix` was read already.
     pub fn new(io: Stall<Socket>, prefix: Bytes, link: Arc<Link>, proxy: Arc<Proxy>) -> Self {
         Self {
+            head: Box::pin(tokio::time::sleep(proxy.header_read_timeout)),
+            head_after: 0,
             io,
             prefix,
             link,
@@ -123,6 +131,19 @@ impl Wire {
         }
     }
 
+    /// Nothing has come. An error once that has been so for too long.
+    fn poll_head(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        if self.link.is_busy() {
+            return Poll::Pending;
+        }
+        if self.head_after != self.link.begun() {
+            self.head_after = self.link.begun();
+            self.head.as_mut().reset(Instant::now() + self.proxy.header_read_timeout);
+        }
+        ready!(self.head.as_mut().poll(cx));
+        Poll::Ready(Err(io::Error::new(io::ErrorKind::TimedOut, "no request came within header_read_timeout")))
+    }
+
     /// The end of what the client sends, once hyper may know of it.
     fn poll_ended(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         let Some(ended) = &mut self.ended else { return Poll::Ready(Ok(())) };
@@ -150,7 +171,10 @@ impl AsyncRead for Wire {
             return Poll::Ready(Ok(()));
         }
         let before = buf.filled().len();
-        ready!(Pin::new(&mut this.io).poll_read(cx, buf))?;
+        match Pin::new(&mut this.io).poll_read(cx, buf) {
+            Poll::Ready(read) => read?,
+            Poll::Pending => return this.poll_head(cx),
+        }
         if buf.filled().len() > before || buf.remaining() == 0 || !this.link.holds() {
             return Poll::Ready(Ok(()));
         }
