@@ -1,8 +1,8 @@
 #!/usr/bin/env python3
 """Compares offramp with nginx, haproxy, envoy and a bare hyper proxy, side by side on this machine.
 
-    python3 benches/compare.py                     all figures, about 25 minutes
-    python3 benches/compare.py --quick             the same in about 6 minutes, noisier
+    python3 benches/compare.py                     all figures, about 20 minutes
+    python3 benches/compare.py --quick             the same in about 5 minutes, noisier
     python3 benches/compare.py --only requests     one figure (may be given more than once)
 
 It builds offramp and the parts with --release, looks for the other proxies on the PATH (or in $NGINX, $HAPROXY, $ENVOY) and
@@ -59,7 +59,7 @@ def look_for(names):
         if path:
             programs[name] = str(Path(path).absolute())
         else:
-            absent[name] = f"absent ({HOW[name]})"
+            absent[name] = f"absent; to have it: {HOW[name]}"
     return programs, absent
 
 
@@ -131,7 +131,7 @@ def main():
     programs, missing = look_for(HOW)
     programs |= build(args.offramp)
     every = {name: subject for name, subject in subjects().items() if name not in args.without}
-    absent = {name: missing[subject.program] for name, subject in every.items() if subject.program in missing}
+    absent = {name for name, subject in every.items() if subject.program in missing}
     every = {name: subject for name, subject in every.items() if name not in absent}
     chosen = [FIGURES[name] for name in (args.only or FIGURES)]
     rounds = args.rounds or (3 if args.quick else 7)
@@ -143,7 +143,8 @@ def main():
     with tempfile.TemporaryDirectory(prefix="compare-", dir=scratch) as root:
         place = Place(programs, Path(root))
         upstream = Subject("upstream", "parts", command=upstream_command)
-        print(f"{machine.describe()}; others use {machine.busy_share():.0%} of it")
+        busy = machine.busy_share()
+        print(f"{machine.describe()}; others use {busy:.0%} of it" + ("; too much for figures to trust" if busy > 0.1 else ""))
         for name in HOW:
             print(f"{name}: {version(name, programs[name]) if name in programs else missing[name]}")
         print(f"rounds: {rounds}\n")

@@ -84,11 +84,19 @@ class Requests(Figure):
     columns = (("cpu_us", "CPU µs/request", 1), ("rps", "requests/s", 0), ("p99_us", "p99 µs", 0))
 
     compared = "cpu_us"
+    connections = 64
 
     def measure(self, bench, subject):
-        run = bench.timed("closed", subject, path=subject.path, connections=64, seconds=bench.seconds)
+        run = bench.timed("closed", subject, path=subject.path, connections=self.connections, seconds=bench.seconds)
         rps = run["requests"] / run["seconds"]
         return {"requests": run["requests"], "cpu_us": micros(run, "requests"), "rps": rps, "p99_us": run["p99_us"]}
+
+
+class Few(Requests):
+    name = "few"
+    title = "Pass-through with few connections"
+    note = "as above with 4 connections"
+    connections = 4
 
 
 class Captured(Requests):
@@ -190,34 +198,39 @@ class Memory(Figure):
     name = "memory"
     title = "Memory, idle"
     note = (
-        "resident memory of a fresh process (a page that nginx's processes share counts for each), and what 2,000 kept connections add"
-        " after one request each, 64 at a time"
+        "resident memory of a fresh process (a page that nginx's processes share counts for each), and what 2,000 kept connections"
+        " add, 3 s after one request on each: 64 of them at a time, or all at once"
     )
     subjects = tuple(name for name in ALL if name != "direct")
-    columns = (("idle_mb", "idle MB", 1), ("kb", "KB per idle connection", 1))
-    compared = "kb"
+    columns = (("idle_mb", "idle MB", 1), ("kb", "KB/connection, 64 at a time", 1), ("kb_at_once", "KB/connection, all at once", 1))
+    compared = "kb_at_once"
     anew = True
 
     def warm(self, bench, subject):
         pass
 
     def measure(self, bench, subject):
-        idle = machine.memory(subject.tree(), "VmRSS")
+        row = {"idle_mb": machine.memory(subject.tree(), "VmRSS") / 1024, "kb": self.kept(bench, subject, 2000, 64)}
+        subject.stop()
+        subject.start(bench.place)
+        return row | {"kb_at_once": self.kept(bench, subject, 2000, 2000)}
+
+    def kept(self, bench, subject, connections, together):
+        """KB that each connection adds, once what a request needed is given back and pooled upstream connections had time to age."""
         # Brings in the code, and no more than one connection.
         bench.client("closed", subject, path=subject.path, connections=1, seconds=0.2)
-        before, connections = machine.memory(subject.tree(), "VmRSS"), 2000
-        command = bench.command("idle", subject, {"connections": connections})
+        before = machine.memory(subject.tree(), "VmRSS")
+        command = bench.command("idle", subject, {"connections": connections, "together": together})
         pipe = subprocess.PIPE
         holder = subprocess.Popen(command, stdin=pipe, stdout=pipe, stderr=pipe, text=True)
         try:
             if "ready" not in holder.stdout.readline():
                 raise Fault(f"{subject.name}: {holder.stderr.read().strip()}")
-            time.sleep(0.2)  # what is freed after a response may still be on its way back
-            after = machine.memory(subject.tree(), "VmRSS")
+            time.sleep(3)
+            return (machine.memory(subject.tree(), "VmRSS") - before) / connections
         finally:
             holder.stdin.close()
             holder.wait(20)
-        return {"idle_mb": idle / 1024, "kb": (after - before) / connections}
 
 
 class Counts(Figure):
@@ -260,4 +273,4 @@ class Counts(Figure):
         return calls, writes, run
 
 
-FIGURES = {figure.name: figure for figure in (Requests(), Latency(), Events(), Paced(), Bodies(), Memory(), Captured(), Counts())}
+FIGURES = {figure.name: figure for figure in (Requests(), Few(), Latency(), Events(), Paced(), Bodies(), Memory(), Captured(), Counts())}

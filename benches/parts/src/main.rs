@@ -23,7 +23,7 @@ const USAGE: &str = "usage: bench-parts PART [--KEY VALUE]...
   open      --to ADDRESS --path P --connections N --seconds S --rate R   so many requests a second
   events    --to ADDRESS --connections N --count N --gap-us US    event streams; a gap of 0: flat out
   transfer  --to ADDRESS --connections N --count N --bytes N --direction up|down
-  idle      --to ADDRESS --connections N                          one request each, then holds them until standard input ends
+  idle      --to ADDRESS --connections N --together N   one request each, so many at a time; holds them until standard input ends
 The clients print their result as a line of JSON.";
 
 fn main() -> ExitCode {

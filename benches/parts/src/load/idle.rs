@@ -6,15 +6,13 @@ use std::net::SocketAddr;
 use crate::args::Args;
 use crate::http;
 
-/// Requests in flight at one time, while the connections are made.
-const TOGETHER: usize = 64;
-
 /// Says `ready`, and holds the connections until its standard input ends.
 pub fn run(args: &Args) -> io::Result<()> {
-    let (to, connections): (SocketAddr, usize) = (args.get("to")?, args.get("connections")?);
+    let to: SocketAddr = args.get("to")?;
+    let (connections, together): (usize, usize) = (args.get("connections")?, args.get("together")?);
     let (mut streams, mut buffer) = (Vec::new(), vec![0; 8 << 10]);
-    for first in (0..connections).step_by(TOGETHER) {
-        let wave = first..connections.min(first + TOGETHER);
+    for first in (0..connections).step_by(together) {
+        let wave = first..connections.min(first + together);
         for connection in wave.clone() {
             let mut stream = http::connect(to)?;
             stream.write_all(&http::question("/pass", connection))?;
