@@ -1,8 +1,8 @@
 #!/usr/bin/env python3
 """Compares offramp with nginx, haproxy, envoy and a bare hyper proxy, side by side on this machine.
 
-    python3 benches/compare.py                     all figures, about 20 minutes
-    python3 benches/compare.py --quick             the same in about 5 minutes, noisier
+    python3 benches/compare.py                     all figures, about 30 minutes
+    python3 benches/compare.py --quick             the same in about 6 minutes, noisier
     python3 benches/compare.py --only requests     one figure (may be given more than once)
 
 It builds offramp and the parts with --release, looks for the other proxies on the PATH (or in $NGINX, $HAPROXY, $ENVOY) and

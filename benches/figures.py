@@ -29,7 +29,7 @@ class Bench:
         """Runs a client to its end and returns what it printed."""
         done = subprocess.run(self.command(name, subject, options), capture_output=True, text=True, timeout=120)
         if done.returncode:
-            raise Fault(f"{subject.name}: {done.stderr.strip()}")
+            raise Fault(f"{done.stderr.strip()}; {subject.state()}")
         return json.loads(done.stdout)
 
     def command(self, name, subject, options):

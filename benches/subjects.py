@@ -77,7 +77,7 @@ class Subject:
         deadline = time.monotonic() + 20
         while True:
             if self.process.poll() is not None:
-                raise Fault(f"{self.name} ended with {self.process.returncode}: {self.log()}")
+                raise Fault(self.state())
             try:
                 status, _ = get(self.port, PASSED)
                 if status == 200:
@@ -85,11 +85,16 @@ class Subject:
             except OSError:
                 pass
             if time.monotonic() > deadline:
-                raise Fault(f"{self.name} does not serve after 20 s: {self.log()}")
+                raise Fault(f"it does not serve after 20 s; {self.state()}")
             time.sleep(0.02)
 
-    def log(self):
-        return (self.directory / "log").read_text(errors="replace")[-600:].strip() or "it said nothing"
+    def state(self):
+        """What can be said about it when something went wrong."""
+        if not self.process:
+            return "the upstream was asked directly"
+        code = self.process.poll()
+        log = (self.directory / "log").read_text(errors="replace")[-600:].strip() or "nothing"
+        return f"the process {'runs' if code is None else f'has ended with {code}'} and said: {log}"
 
     def tree(self):
         return machine.tree(self.process.pid) if self.process else []
