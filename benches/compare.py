@@ -55,6 +55,8 @@ def look_for(names):
     programs, absent = {}, {}
     for name in names:
         given = os.environ.get(name.upper())
+        if given and not shutil.which(given):
+            raise Fault(f"${name.upper()}: {given} is no program")
         path = given or shutil.which(name) or (str(beside[name]) if beside[name].exists() else None)
         if path:
             programs[name] = str(Path(path).absolute())

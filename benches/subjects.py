@@ -97,7 +97,11 @@ class Subject:
         return f"the process {'runs' if code is None else f'has ended with {code}'} and said: {log}"
 
     def tree(self):
-        return machine.tree(self.process.pid) if self.process else []
+        if not self.process:
+            return []
+        if self.process.poll() is not None:
+            raise Fault(self.state())
+        return machine.tree(self.process.pid)
 
     def cpu(self):
         return machine.cpu_seconds(self.tree())
