@@ -58,8 +58,9 @@ def table(figure, results, absent):
             lines.append([name, "absent"] + [""] * (len(headings) - 2))
             continue
         fault = results.faults.get((figure.name, name))
-        if fault and not results.rows.get(figure.name, {}).get(name):
-            lines.append([name, "failed, see below"] + [""] * (len(headings) - 2))
+        if not results.rows.get(figure.name, {}).get(name):
+            if fault:
+                lines.append([name, "failed, see below"] + [""] * (len(headings) - 2))
             continue
         cells = [number(results.median(figure.name, name, key), digits) for key, _, digits in figure.columns]
         mine = "offramp captured" if figure.name == "captured" else "offramp"
