@@ -11,3 +11,4 @@ mod secrets;
 mod stop;
 mod support;
 mod tls;
+mod writes;

@@ -52,8 +52,18 @@ impl Offramp {
     /// Starts it in `dir` with this configuration, which must listen on TCP and log JSON to standard error, and waits until each
     /// listener is up. A second start with the same `queue.path` is a restart.
     pub fn start(dir: &Path, config: &str) -> Self {
-        configure(dir, config);
+        Self::start_command(dir, config, command(dir))
+    }
+
+    /// The same on one thread: nothing depends on which thread was free.
+    pub fn start_on_one_thread(dir: &Path, config: &str) -> Self {
         let mut command = command(dir);
+        command.env("TOKIO_WORKER_THREADS", "1");
+        Self::start_command(dir, config, command)
+    }
+
+    fn start_command(dir: &Path, config: &str, mut command: Command) -> Self {
+        configure(dir, config);
         command.arg("run");
         let mut process = Process::start("offramp", command, Reports::Stderr, dir);
         let expected = 1 + config.lines().filter(|line| line.trim() == "[[proxy]]").count();
