@@ -2,6 +2,7 @@
 
 mod converse;
 mod listener;
+mod turns;
 mod wire;
 
 use std::future::Future;

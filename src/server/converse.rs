@@ -18,6 +18,7 @@ use tokio::sync::watch;
 use tokio::time::Instant;
 use tower::Service;
 
+use super::turns::Turns;
 use super::wire::Wire;
 use crate::proxy::body::Body;
 use crate::proxy::link::Link;
@@ -96,12 +97,13 @@ impl Conversation {
         let link = Arc::new(Link::default());
         let wire = Wire::new(socket, prefix, Arc::clone(&link), Arc::clone(&self.proxy));
         let door = Door { stack: self.stack, peer, link: Arc::clone(&link) };
-        let mut connection = pin!(self.http1.serve_connection(TokioIo::new(wire), door).with_upgrades());
+        let connection = pin!(self.http1.serve_connection(TokioIo::new(wire), door).with_upgrades());
+        let mut connection = Turns::of(connection);
         let ended = tokio::select! {
-            ended = connection.as_mut() => ended,
+            ended = &mut connection => ended,
             () = stopping(&mut stop) => {
-                connection.as_mut().graceful_shutdown();
-                connection.as_mut().await
+                connection.get_mut().as_mut().graceful_shutdown();
+                connection.await
             }
         };
         if let Err(error) = ended {
