@@ -26,7 +26,7 @@ use tokio::time::{Instant, Sleep};
 use super::forward::io_error;
 use super::lease::Lease;
 use super::line::Place;
-use super::link::Link;
+use super::link::{Link, Pace};
 use super::measure::Measured;
 use super::tee::{Barrier, Tee};
 use super::upgrade::Handed;
@@ -41,6 +41,7 @@ pub struct Body {
     /// The upload of the same exchange, if it has a body.
     upload: Option<Arc<Progress>>,
     link: Option<Arc<Link>>,
+    pace: Option<Arc<Pace>>,
     tap: Option<Tap>,
     ending: Option<Ending>,
     idle: Idle,
@@ -122,6 +123,11 @@ impl Body {
         made.idle.limit = idle_limit;
         made.upstream_time = took;
         made
+    }
+
+    /// Lets the client's HTTP/2 connection see whose turn it is.
+    pub(super) fn keep_pace(&mut self, pace: Arc<Pace>) {
+        self.pace = Some(pace);
     }
 
     /// That of a `101`: nothing, and what it holds is handed to the tunnel.
@@ -225,6 +231,9 @@ impl http_body::Body for Body {
         if polled.is_pending() && lease.is_driven() {
             lease.drive(cx);
             polled = Pin::new(&mut *body).poll_frame(&mut lease.context(cx));
+        }
+        if let Some(pace) = &this.pace {
+            if polled.is_ready() { pace.clients_turn() } else { pace.upstreams_turn() }
         }
         let error = match polled {
             Poll::Ready(Some(Ok(frame))) => {

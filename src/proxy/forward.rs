@@ -19,7 +19,7 @@ use tower::Service;
 use super::body::Body;
 use super::headers;
 use super::lease::{Lease, Sent};
-use super::link::{Hold, Link};
+use super::link::{Hold, Link, Pace};
 use super::tee::{Barrier, Tee};
 use super::upgrade::Wish;
 use super::upload::{self, Progress, Stage, Upload};
@@ -68,6 +68,8 @@ struct Forwarding {
     wish: Option<Wish>,
     /// Once all of the request is there.
     hold: Option<Hold>,
+    /// In HTTP/2.
+    pace: Option<Arc<Pace>>,
 }
 
 impl Forwarding {
@@ -87,6 +89,7 @@ impl Forwarding {
             progress: None,
             hold: None,
             link: None,
+            pace: None,
             proxy,
         };
         let mut request = request.map(|body| Upload::new(body, tee));
@@ -100,7 +103,9 @@ impl Forwarding {
         if let Err(error) = rewritten {
             return Err(this.unanswered(error));
         }
-        if version < Version::HTTP_2 {
+        if version == Version::HTTP_2 {
+            this.pace = Some(link.pace());
+        } else {
             if version < Version::HTTP_11 {
                 link.set_unframed();
             }
@@ -190,6 +195,10 @@ impl Forwarding {
                 response.headers_mut().insert(EPISODE_HEADER, id);
             }
             response.body_mut().capture(capture);
+        }
+        if let Some(pace) = self.pace.take() {
+            pace.clients_turn();
+            response.body_mut().keep_pace(pace);
         }
         if !response.body().is_end_stream() {
             return Ok((response, None));

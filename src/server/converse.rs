@@ -6,6 +6,7 @@ use std::net::IpAddr;
 use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::task::{Context, Poll};
+use std::time::Duration;
 
 use bytes::{Buf, Bytes, BytesMut};
 use http::{Request, Response};
@@ -116,24 +117,31 @@ impl Conversation {
 
     async fn hold_http2(self, socket: Begun<Stall<Socket>>, peer: Option<IpAddr>, mut stop: watch::Receiver<bool>) {
         let link = Arc::new(Link::default());
-        let unused = self.proxy.header_read_timeout;
+        let (unused, limit) = (self.proxy.header_read_timeout, self.proxy.idle_timeout());
         let door = Door { stack: self.stack, peer, link: Arc::clone(&link) };
         let mut connection = pin!(self.http2.serve_connection(TokioIo::new(socket), door));
-        let over = async {
+        let serving = async {
+            let over = async {
+                tokio::select! {
+                    () = stopping(&mut stop) => {}
+                    () = idle(&link, unused) => {}
+                }
+            };
             tokio::select! {
-                () = stopping(&mut stop) => {}
-                () = idle(&link, unused) => {}
+                ended = connection.as_mut() => return ended,
+                () = over => connection.as_mut().graceful_shutdown(),
+            }
+            // A client that doesn't take its leave is left.
+            tokio::select! {
+                ended = connection.as_mut() => ended,
+                () = idle(&link, unused) => Ok(()),
             }
         };
         let ended = tokio::select! {
-            ended = connection.as_mut() => ended,
-            () = over => {
-                connection.as_mut().graceful_shutdown();
-                // A client that doesn't take its leave is left.
-                tokio::select! {
-                    ended = connection.as_mut() => ended,
-                    () = idle(&link, unused) => Ok(()),
-                }
+            ended = serving => ended,
+            () = stuck(&link, limit) => {
+                tracing::debug!("a client takes nothing of a response; its connection is cut off");
+                Ok(())
             }
         };
         if let Err(error) = ended {
@@ -149,7 +157,7 @@ async fn stopping(stop: &mut watch::Receiver<bool>) {
 }
 
 /// Resolves once a connection has had no exchange for so long.
-async fn idle(link: &Link, limit: std::time::Duration) {
+async fn idle(link: &Link, limit: Duration) {
     let (mut seen, mut since) = (link.begun(), Instant::now());
     loop {
         tokio::time::sleep_until(since + limit).await;
@@ -158,6 +166,13 @@ async fn idle(link: &Link, limit: std::time::Duration) {
             return;
         }
         (seen, since) = (begun, Instant::now());
+    }
+}
+
+/// Resolves once a response has waited for its client for `limit`, at most a quarter later.
+async fn stuck(link: &Link, limit: Duration) {
+    while !link.is_stuck(limit) {
+        tokio::time::sleep(limit / 4).await;
     }
 }
 
