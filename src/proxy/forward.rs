@@ -235,9 +235,8 @@ impl Forwarding {
             };
             let unsent = error.take_message().filter(|_| lease.is_reused());
             self.request = unsent.or_else(|| again.filter(|_| ended_early(error.error())).map(|request| *request));
-            if self.request.is_none() {
-                return Err(self.broken(error.into_error()));
-            }
+            let Some(request) = &mut self.request else { return Err(self.broken(error.into_error())) };
+            upload::watch_interim(request, self.link.as_ref());
             drop(error);
             lease = self.proxy.pool.connect(http1).await?;
         }
@@ -298,8 +297,6 @@ fn without_body(request: &Request<Upload>) -> Request<Upload> {
     copy.uri_mut().clone_from(request.uri());
     *copy.version_mut() = request.version();
     copy.headers_mut().clone_from(request.headers());
-    // Who is to hear of interim responses, the second time too.
-    copy.extensions_mut().clone_from(request.extensions());
     copy
 }
 
