@@ -66,7 +66,7 @@ struct Forwarding {
     /// The client's connection. Half of it can be closed only where it is one's own: not in HTTP/2.
     link: Option<Arc<Link>>,
     wish: Option<Wish>,
-    /// Once all of the request is there.
+    /// Until the response begins; then it is the lease's.
     hold: Option<Hold>,
     /// In HTTP/2.
     pace: Option<Arc<Pace>>,
@@ -92,7 +92,7 @@ impl Forwarding {
             pace: None,
             proxy,
         };
-        let mut request = request.map(|body| Upload::new(body, tee));
+        let mut request = request.map(|body| Upload::new(body, tee, (version < Version::HTTP_2).then_some(&link)));
         let rewritten = if version == Version::HTTP_2
             && !headers::fits(request.headers(), this.proxy.max_headers, this.proxy.max_header_size)
         {
@@ -113,9 +113,7 @@ impl Forwarding {
         }
         upload::watch_interim(&mut request, this.link.as_ref());
         this.progress = request.body().progress();
-        if this.progress.is_none() {
-            this.hold = this.link.as_ref().map(Link::hold);
-        }
+        this.hold = this.link.as_ref().map(Link::hold);
         this.request = Some(request);
         Ok(this)
     }
@@ -221,10 +219,13 @@ impl Forwarding {
         let http1 = self.wish.is_some();
         let mut lease = self.proxy.pool.lease(http1).await?;
         loop {
-            lease.follow(self.link.as_ref());
             // It was put there when this began, or below.
             let Some(mut request) = self.request.take() else { unreachable!() };
             let http2 = lease.is_http2().then(|| self.proxy.pool.dial().uri_scheme());
+            if http2.is_some() {
+                // hyper passes no interim response of HTTP/2 on.
+                request.body_mut().open();
+            }
             headers::frame(&mut request, http2, self.wish.as_ref().map(Wish::protocol))?;
             let repeatable = lease.is_reused() && self.progress.is_none() && request.method().is_idempotent();
             let again = repeatable.then(|| Box::new(without_body(&request)));
@@ -244,7 +245,7 @@ impl Forwarding {
 
     /// Waits for the head: `response_timeout` from the moment at which the request was sent, and as long as its body moves.
     async fn head(&mut self, lease: &mut Lease, mut sending: Pin<&mut impl Future<Output = Sent>>) -> Result<Sent, ProxyError> {
-        let Self { proxy, progress, link, hold, .. } = self;
+        let Self { proxy, progress, link, .. } = self;
         let asked = Instant::now();
         // Whichever limit applies, looking this often is never too late for it.
         let look = if progress.is_some() { proxy.response_timeout.min(proxy.idle_timeout) } else { proxy.response_timeout };
@@ -252,8 +253,8 @@ impl Forwarding {
         let answered = poll_fn(|cx| {
             lease.drive(cx);
             let stage = progress.as_ref().map_or(Stage::Sent, |progress| progress.stage());
-            if hold.is_none() && stage == Stage::Sent && lease.is_driven() {
-                *hold = link.as_ref().map(Link::hold);
+            if stage == Stage::Sent && lease.follow(link.as_ref()) {
+                lease.drive(cx);
             }
             if let Poll::Ready(done) = sending.as_mut().poll(&mut lease.context(cx)) {
                 return Poll::Ready(Ok(done));

@@ -101,6 +101,11 @@ impl Link {
         Hold(Arc::clone(self))
     }
 
+    /// A half-close ends the connection after all.
+    pub fn release(&self) {
+        self.holds.store(false, Ordering::Relaxed);
+    }
+
     /// Whether a half-close is held back.
     pub fn holds(&self) -> bool {
         self.holds.load(Ordering::Relaxed)
@@ -202,7 +207,7 @@ pub struct Hold(Arc<Link>);
 
 impl Drop for Hold {
     fn drop(&mut self) {
-        self.0.holds.store(false, Ordering::Relaxed);
+        self.0.release();
     }
 }
 
