@@ -75,8 +75,8 @@ struct Tap {
 
 /// The last step of a body.
 enum Ending {
-    /// The last frame (or the bare end) waits for its barrier.
-    Held(Barrier, Option<Frame<Bytes>>),
+    /// The last frame (or the bare end) waits for its barrier. Boxed: a response that isn't captured is to be small.
+    Held(Box<(Barrier, Option<Frame<Bytes>>)>),
     /// The error goes one turn after the bytes before it, so that hyper flushes those first.
     Broken(BodyError),
     /// Nothing more.
@@ -188,7 +188,7 @@ impl Body {
     /// The body is complete: what hyper gets next.
     fn finish(&mut self, cx: &mut Context<'_>, last: Option<Frame<Bytes>>) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
         if let Some(barrier) = self.end(End::Complete) {
-            self.ending = Some(Ending::Held(barrier, last));
+            self.ending = Some(Ending::Held(Box::new((barrier, last))));
             return self.poll_ending(cx);
         }
         self.ending = Some(Ending::Over);
@@ -196,14 +196,15 @@ impl Body {
     }
 
     fn poll_ending(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
-        if let Some(Ending::Held(barrier, _)) = &mut self.ending {
+        if let Some(Ending::Held(held)) = &mut self.ending {
+            let barrier = &mut held.0;
             ready!(Pin::new(&mut *barrier).poll(cx));
             if let Some(measured) = &mut self.measured {
                 measured.held(barrier.held());
             }
         }
         Poll::Ready(match self.ending.replace(Ending::Over) {
-            Some(Ending::Held(_, last)) => last.map(Ok),
+            Some(Ending::Held(held)) => held.1.map(Ok),
             Some(Ending::Broken(error)) => Some(Err(error)),
             Some(Ending::Over) | None => None,
         })
