@@ -225,6 +225,10 @@ impl Forwarding {
             if http2.is_some() {
                 // hyper passes no interim response of HTTP/2 on.
                 request.body_mut().open();
+                // There a stream has no half that is left to be closed: who closes theirs has left, and what is sent ends at once.
+                if self.hold.take().is_some() && self.link.as_ref().is_some_and(|link| link.is_half_closed()) {
+                    tokio::task::yield_now().await;
+                }
             }
             headers::frame(&mut request, http2, self.wish.as_ref().map(Wish::protocol))?;
             let repeatable = lease.is_reused() && self.progress.is_none() && request.method().is_idempotent();
