@@ -11,6 +11,8 @@ from collections import defaultdict
 
 # Only reached where something is held back, or lost.
 LIMIT = 4.0
+# The same where that is known to happen.
+SHORT_LIMIT = 1.5
 
 
 class Board:
@@ -48,11 +50,11 @@ class Board:
             case {"mark": key, "number": number}:
                 return await self.mark(key, number)
             case {"wait": key, "number": number}:
-                return await self.wait(key, number)
+                return await self.wait(key, number, ask.get("limit", LIMIT))
             case {"note": run, "what": what}:
                 return await self.note(run, what)
-            case {"notes": run, "count": count}:
-                await self._until(lambda: len(self._notes[run]) >= count, LIMIT)
+            case {"notes": run, "count": count, "limit": limit}:
+                await self._until(lambda: len(self._notes[run]) >= count, limit)
                 return self._notes[run]
             case _:
                 raise ValueError(f"nobody understands {ask}")
@@ -89,6 +91,6 @@ class Side:
         """Waits until the upstream has so many parts of the request."""
         return self._ask({"wait": f"{self.run}/up", "number": number})
 
-    def notes(self, count: int) -> list[dict]:
+    def notes(self, count: int, limit: float = LIMIT) -> list[dict]:
         """What the upstream saw, once it has noted so many requests."""
-        return self._ask({"notes": self.run, "count": count})
+        return self._ask({"notes": self.run, "count": count, "limit": limit})

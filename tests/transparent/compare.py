@@ -1,4 +1,4 @@
-"""Two runs of a case: what is left out of the comparison, and the first difference."""
+"""Two runs of a case: what is left out of the comparison, and what differs."""
 
 import json
 import statistics
@@ -75,21 +75,13 @@ def of_run(client: dict, notes: list[dict], authority: str, address: str, both_h
     return json.loads(text)
 
 
-def first_difference(direct, proxied, path: str = "") -> tuple[str, str] | None:
-    """Where the runs differ first, and how."""
+def differences(direct, proxied, path: str = "") -> list[tuple[str, str]]:
+    """Every place where the runs differ, and how."""
     if type(direct) is type(proxied) is dict:
-        for key in direct | proxied:
-            found = first_difference(direct.get(key), proxied.get(key), f"{path}.{key}".lstrip("."))
-            if found:
-                return found
-        return None
+        return [found for key in direct | proxied for found in differences(direct.get(key), proxied.get(key), f"{path}.{key}".lstrip("."))]
     if type(direct) is type(proxied) is list and len(direct) == len(proxied):
-        for at, (one, other) in enumerate(zip(direct, proxied)):
-            found = first_difference(one, other, f"{path}[{at}]")
-            if found:
-                return found
-        return None
-    return None if direct == proxied else (path, f"{short(direct)} | {short(proxied)}")
+        return [found for at, pair in enumerate(zip(direct, proxied)) for found in differences(*pair, f"{path}[{at}]")]
+    return [] if direct == proxied else [(path, f"{short(direct)} | {short(proxied)}")]
 
 
 def short(value) -> str:

@@ -3,7 +3,7 @@
     drive.py [--only GROUP]... [--case TEXT] [--table FILE] < addresses.json
 
 Standard input is `{"upstreams": {program: {spoken: address}}, "proxies": {name: address}, "board": address, "ca": file}`, as the
-test in Rust writes it; a proxy's name is `plain|tls`-PROGRAM-`h1|h2c|tls`. Ends with 1 where a case differs that shouldn't, or
+test in Rust writes it (without proxies each case runs directly twice: what differs then is the case's own fault); a proxy's name is `plain|tls`-PROGRAM-`h1|h2c|tls`. Ends with 1 where a case differs that shouldn't, or
 doesn't that should.
 """
 
@@ -22,8 +22,8 @@ from cases import grpc, libraries, raw, two, websocket
 from cases.case import Case
 from clients.ask import Run, Target
 from clients.with_node import Node
-from compare import TOLERANCE, first_difference, gap, of_run
-from limits import expected
+from compare import TOLERANCE, differences, gap, of_run
+from limits import LIMITS, expected
 from table import Row, print_table
 
 # Seconds, several times of what all cases take: only cases that go wrong wait for anything.
@@ -49,8 +49,10 @@ class World:
         return Target(spoken["h1"], False, "h1", self.ca)
 
     def proxied(self, case: Case) -> Target:
+        if not self.proxies:
+            return self.direct(case)
         name = f"{'tls' if case.tls else 'plain'}-{case.program}-{case.upstream}"
-        return Target(self.proxies[name], case.tls, case.speaks, self.ca)
+        return Target(self.proxies[name], case.tls, case.speaks, self.ca, proxied=True)
 
     def run(self, case: Case, target: Target) -> tuple[dict, float | None]:
         side = Side(self.board, uuid.uuid4().hex)
@@ -60,7 +62,10 @@ class World:
         except Exception as error:  # one case must not end the others; a fault of the client itself shows in the table
             traceback.print_exc()
             client = {"failed": f"{type(error).__name__}: {error}"}
-        notes = side.notes(case.notes) if case.notes else []
+        # What is never forwarded, no upstream will tell of.
+        limit = expected(case.key)
+        refused = "failed" in client or (target.proxied and limit and limit.allows("upstream"))
+        notes = side.notes(case.notes, *[0.1] * refused) if case.notes else []
         both_h1 = case.speaks == "h1" and case.upstream == "h1"
         return of_run(client, notes, target.authority, target.address, both_h1), gap(run.gaps)
 
@@ -73,13 +78,15 @@ def compare(world: World, case: Case) -> Row:
         for told in (direct, proxied):
             told["client"].pop("version", None)
             told["client"].pop("reason", None)
-    difference = first_difference(direct, proxied)
-    if not difference and case.timed and abs(direct_gap - proxied_gap) > TOLERANCE:
-        difference = ("gaps", f"{direct_gap:.1f} ms | {proxied_gap:.1f} ms")
+    found = differences(direct, proxied)
+    if case.timed and direct_gap and proxied_gap and abs(direct_gap - proxied_gap) > TOLERANCE:
+        found.append(("gaps", f"{direct_gap:.1f} ms | {proxied_gap:.1f} ms"))
     if "failed" in direct["client"]:
-        difference = ("the case itself", direct["client"]["failed"])
-    limit = expected(case.key)
-    return Row(case, direct, proxied, direct_gap, proxied_gap, difference, limit, time.perf_counter() - began)
+        found.append(("the case itself", direct["client"]["failed"]))
+    if len(direct["upstream"]) < case.notes:
+        found.append(("the case itself", "the upstream has not told of all its requests"))
+    limit = expected(case.key) if proxied_target.proxied else None
+    return Row(case, direct, proxied, direct_gap, proxied_gap, found, limit, time.perf_counter() - began)
 
 
 def main() -> int:
@@ -99,9 +106,12 @@ def main() -> int:
         rows.append(compare(world, case))
     world.node.close()
     print_table(rows, options.table)
+    unused = [limit.cases for limit in LIMITS if not any(row.limit == limit for row in rows)] if chosen == every else []
+    if unused:
+        print(f"\nlimits of no case: {unused}")
     if len(rows) < len(chosen):
         print(f"\n{len(chosen) - len(rows)} cases were not run: the others took more than {BUDGET} s")
-    return 1 if any(row.is_wrong for row in rows) or len(rows) < len(chosen) or not rows else 0
+    return 1 if any(row.is_wrong for row in rows) or len(rows) < len(chosen) or unused or not rows else 0
 
 
 if __name__ == "__main__":

@@ -4,6 +4,7 @@ from collections import Counter
 from dataclasses import dataclass
 
 from cases.case import Case
+from limits import Limit
 
 HEADINGS = ["case", "client", "upstream", "way", "direct", "proxied", "gap ms", "verdict", "first difference (direct | proxied)"]
 
@@ -15,19 +16,18 @@ class Row:
     proxied: dict
     direct_gap: float | None
     proxied_gap: float | None
-    difference: tuple[str, str] | None
-    # The place and the reason of what is known to differ.
-    limit: tuple[str, str] | None
+    # Place, and how.
+    differences: list[tuple[str, str]]
+    limit: Limit | None
     seconds: float
 
     @property
     def verdict(self) -> str:
-        if self.limit:
-            place, _ = self.limit
-            if not self.difference:
-                return "NO LIMIT ANY MORE"
-            return "limit" if self.difference[0] == place else "DIFFERS ELSEWHERE"
-        return "DIFFERS" if self.difference else "same"
+        if not self.limit:
+            return "DIFFERS" if self.differences else "same"
+        if not self.differences:
+            return "NO LIMIT ANY MORE"
+        return "limit" if all(self.limit.allows(place) for place, _ in self.differences) else "DIFFERS ELSEWHERE"
 
     @property
     def is_wrong(self) -> bool:
@@ -35,10 +35,11 @@ class Row:
 
     def cells(self) -> list[str]:
         gaps = f"{self.direct_gap:.1f} | {self.proxied_gap:.1f}" if self.direct_gap and self.proxied_gap else ""
-        place, how = self.difference or ("", "")
-        told = f"{place}: {how}" if place else ""
+        # What a limit doesn't explain comes first.
+        telling = sorted(self.differences, key=lambda found: self.limit is not None and self.limit.allows(found[0]))
+        told = ": ".join(telling[0]) if telling else ""
         if self.limit:
-            told = f"{told} ({self.limit[1]})" if told else f"the limit was: {self.limit[1]}"
+            told = f"{told} ({self.limit.reason})".lstrip()
         case = self.case
         result = [summary(run["client"]) for run in (self.direct, self.proxied)]
         return [case.name, case.using, case.program, case.way, *result, gaps, self.verdict, told]

@@ -69,12 +69,13 @@ class Reader:
             lines.append(line)
         return first, lines
 
-    async def body(self, headers: list[tuple[str, str]], until_close: bool, on_chunk=None) -> Body:
-        """The body that these headers announce. A break is told in the body. `on_chunk` is awaited with each chunk (or part)."""
+    async def body(self, headers: list[tuple[str, str]], until_close: bool, on_chunk=None, on_part=None) -> Body:
+        """The body that these headers announce. A break is told in the body. `on_chunk` is awaited with each chunk (or
+        part), `on_part` called for each part of a chunk."""
         values = dict(headers)
         if values.get("transfer-encoding", "").lower() == "chunked":
             body = Body("chunked")
-            reading = self._chunked(body, on_chunk)
+            reading = self._chunked(body, on_chunk, on_part)
         elif "content-length" in values:
             body = Body("length")
             reading = self._parts(body, int(values["content-length"]), on_chunk)
@@ -89,9 +90,14 @@ class Reader:
             body.error = str(broken)
         return body
 
-    async def _chunked(self, body: Body, on_chunk) -> None:
+    async def _chunked(self, body: Body, on_chunk, on_part) -> None:
+        def came(part: bytes) -> None:
+            body.data.extend(part)
+            if on_part:
+                on_part()
+
         while size := int((await self.line()).split(b";")[0], 16):
-            chunk = await self.exactly(size, body.data.extend)
+            chunk = await self.exactly(size, came)
             body.chunks.append(chunk)
             await self.line()
             if on_chunk:

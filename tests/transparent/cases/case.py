@@ -37,7 +37,7 @@ class Case:
             return "grpc"
         if self.speaks == "h2" or self.upstream == "h2c":
             return "h2"
-        return "upgrade" if self.program == "websocket" or "upgrade" in self.name else "h1"
+        return "upgrade" if self.using == "websockets" or "upgrade" in self.name else "h1"
 
     @property
     def key(self) -> str:

@@ -35,6 +35,7 @@ class Target:
     # "h1" or "h2"
     speaks: str
     ca: str
+    proxied: bool = False
 
     @property
     def host(self) -> str:

@@ -56,11 +56,11 @@ class Connection:
         first, lines = asyncio.run(self.reader.head())
         return int(first.split(b" ")[1]), fields(lines)
 
-    def response(self, method: str = "GET", on_chunk=None, names: bool = False, chunks: bool = False) -> dict:
-        """The next response with all the 1xx before it."""
-        return asyncio.run(self._response(method, on_chunk, names, chunks))
+    def response(self, method: str = "GET", names: bool = False, chunks: bool = False, **on) -> dict:
+        """The next response with all the 1xx before it; its header names as written, and the sizes of its chunks, where asked for."""
+        return asyncio.run(self._response(method, names, chunks, on))
 
-    async def _response(self, method: str, on_chunk, names: bool, chunks: bool) -> dict:
+    async def _response(self, method: str, names: bool, chunks: bool, on: dict) -> dict:
         told = {"informational": []}
         while True:
             try:
@@ -77,7 +77,7 @@ class Connection:
         if method == "HEAD" or status in ("204", "304", "101"):
             body = Body("none")
         else:
-            body = await self.reader.body(told["headers"], until_close=True, on_chunk=on_chunk)
+            body = await self.reader.body(told["headers"], until_close=True, **on)
         if chunks:
             told["chunks"] = [len(chunk) for chunk in body.chunks]
         return told | body.told()
@@ -150,7 +150,7 @@ def chunked(line: bytes, *chunks: bytes, headers: tuple[bytes, ...] = (), traile
     return client
 
 
-def told_chunks(line: bytes, chunks: bool = True):
+def told_chunks(line: bytes):
     """Tells the upstream of each chunk (or part) of the response."""
 
     def client(run: Run) -> dict:
@@ -159,6 +159,20 @@ def told_chunks(line: bytes, chunks: bool = True):
 
         with Connection(run) as connection:
             connection.request(line)
-            return connection.response(on_chunk=came, chunks=chunks)
+            return connection.response(on_chunk=came, chunks=True)
+
+    return client
+
+
+def told_half(line: bytes):
+    """Tells the upstream that the first half of the response is there."""
+
+    def client(run: Run) -> dict:
+        async def came(*_):
+            run.side.mark(1)
+
+        with Connection(run) as connection:
+            connection.request(line)
+            return connection.response(on_chunk=came, on_part=lambda: run.side.mark(1))
 
     return client

@@ -26,7 +26,8 @@ def _pairs(metadata) -> list[tuple[str, str]]:
 def _end(call, error: grpc.RpcError | None) -> dict:
     return {
         "code": call.code().name,
-        "details": call.details(),
+        # Who notices a deadline first, the library or the timer of the call, says it in other words.
+        "details": None if call.code() == grpc.StatusCode.DEADLINE_EXCEEDED else call.details(),
         "initial": _pairs(call.initial_metadata()),
         "trailing": _pairs(call.trailing_metadata()),
         "error": type(error).__name__ if error else None,

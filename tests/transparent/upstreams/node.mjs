@@ -104,7 +104,7 @@ const handlers = {
   "/empty": (request, response) => response.end(),
   "/hints": async (request, response) => {
     response.writeEarlyHints({ link: ["</a.css>; rel=preload", "</b.js>; rel=preload"], "x-hint": "1" });
-    const seen = await ask({ wait: request.headers["x-run"], number: 1 });
+    const seen = await ask({ wait: request.headers["x-run"], number: 1, limit: 1.5 });
     response.end(seen ? "seen" : "held back");
   },
   "/trailers": (request, response) => {
@@ -140,10 +140,7 @@ const handlers = {
     else response.socket.destroy();
   },
   // Takes the request, and waits until the client leaves.
-  "/hang": async (request, response) => {
-    await ask({ mark: `${request.headers["x-run"]}/up`, number: 1 });
-    return new Promise((resolve) => response.on("close", resolve));
-  },
+  "/hang": (request) => ask({ mark: `${request.headers["x-run"]}/up`, number: 1 }),
   // Marks each part of the request as it comes.
   "/upload": async (request, response, seen) => {
     let number = 0;

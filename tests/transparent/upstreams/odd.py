@@ -3,6 +3,7 @@
 import base64
 import hashlib
 
+from board import SHORT_LIMIT
 from shapes import large
 
 OK = b"HTTP/1.1 200 OK\r\n"
@@ -70,7 +71,7 @@ async def echo(x):
 async def hints(x):
     """The last word comes only when the client has the 103."""
     await x.send(b"HTTP/1.1 103 Early Hints\r\nlink: </a.css>\r\n\r\n")
-    await x.answer(b"seen" if await x.wait(1) else b"held back")
+    await x.answer(b"seen" if await x.wait(1, SHORT_LIMIT) else b"held back")
 
 
 async def expect(x):

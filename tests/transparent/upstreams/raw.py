@@ -4,6 +4,7 @@ import asyncio
 import socket
 import struct
 
+from board import LIMIT
 from upstreams import odd
 from wire import Broken, Reader, fields
 
@@ -35,8 +36,8 @@ class Exchange:
             self.seen["error"], self.seen["left"] = None, True
             self.open = False
 
-    async def wait(self, number: int) -> bool:
-        return await self.board.wait(self.run, number)
+    async def wait(self, number: int, limit: float = LIMIT) -> bool:
+        return await self.board.wait(self.run, number, limit)
 
     async def mark(self, number: int) -> None:
         await self.board.mark(f"{self.run}/up", number)
