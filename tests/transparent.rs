@@ -6,14 +6,12 @@
 use std::collections::BTreeMap;
 use std::env;
 use std::fmt::Write as _;
-use std::fs;
 use std::io::Write as _;
-use std::path::Path;
 use std::process::Stdio;
 
-use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, IsCa, KeyPair};
 use serde_json::{Value, json};
 
+use crate::support::certificates::certificates;
 use crate::support::offramp::Offramp;
 use crate::support::parts::{self, TRANSPARENT};
 use crate::support::process::{Process, Reports};
@@ -51,7 +49,7 @@ type Upstreams = BTreeMap<String, BTreeMap<String, String>>;
 fn direct_and_proxied_conversations_are_the_same() {
     let groups = env::var("OFFRAMP_TRANSPARENT").unwrap_or_else(|_| GROUPS.to_owned());
     let dir = tempfile::tempdir().unwrap();
-    certify(dir.path());
+    certificates(dir.path(), &["leaf"]);
 
     let mut serve = TRANSPARENT.program("serve.py", dir.path());
     serve.args(["leaf.pem", "leaf.key"]);
@@ -94,19 +92,6 @@ fn direct_and_proxied_conversations_are_the_same() {
     assert!(offramp.stop().success());
 }
 
-/// A certificate for this machine, and the authority that gave it.
-fn certify(dir: &Path) {
-    let mut authority = CertificateParams::new(vec![]).unwrap();
-    authority.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
-    let authority = CertifiedIssuer::self_signed(authority, KeyPair::generate().unwrap()).unwrap();
-    let key = KeyPair::generate().unwrap();
-    let names = vec!["localhost".to_owned(), "127.0.0.1".to_owned()];
-    let leaf = CertificateParams::new(names).unwrap().signed_by(&key, &authority).unwrap();
-    fs::write(dir.join("ca.pem"), authority.pem()).unwrap();
-    fs::write(dir.join("leaf.pem"), leaf.pem()).unwrap();
-    fs::write(dir.join("leaf.key"), key.serialize_pem()).unwrap();
-}
-
 fn name(listen: &str, program: &str, spoken: &str) -> String {
     format!("{listen}-{program}-{spoken}")
 }
@@ -130,6 +115,8 @@ fn config(programs: &Upstreams, groups: &str) -> String {
         };
         let name = name(listen, program, spoken);
         let _ = writeln!(text, "[[proxy]]\nname = \"{name}\"\nlisten = \"127.0.0.1:0\"\nupstream = \"{upstream}\"");
+        // Longer than any case takes, and than the driver's own limits: only what hangs meets them.
+        text += "response_timeout = \"8s\"\nidle_timeout = \"8s\"\n";
         if listen == "tls" {
             text += "tls = { cert_file = \"leaf.pem\", key_file = \"leaf.key\" }\n";
         }

@@ -3,6 +3,9 @@
 import json
 import statistics
 
+from cases.case import Case
+from clients.ask import Target
+
 # Of one connection (RFC 9110 §7.6.1); the framing is compared by itself, and upgrades by what they do.
 HOP_BY_HOP = {"connection", "keep-alive", "proxy-connection", "transfer-encoding", "upgrade", "proxy-authenticate", "proxy-authorization"}
 # What the proxy adds, as its configuration says.
@@ -11,6 +14,7 @@ ADDED = {"x-forwarded-for", "x-forwarded-proto", "x-forwarded-host"}
 RUN = {"x-run", "sec-websocket-key"}
 # A body of unknown length is chunked to whoever understands that, and else ends with the connection.
 UNKNOWN_LENGTH = {"chunked": "unknown length", "close": "unknown length"}
+VERSIONS_OF_HYPERCORN = ("hypercorn-h11", "hypercorn-h2")
 # Medians of gaps, in ms: far above what a busy machine adds, and below the gap itself.
 TOLERANCE = 25
 
@@ -64,14 +68,28 @@ def framing(note: dict) -> dict:
     return {"framing": how} | note
 
 
-def of_run(client: dict, notes: list[dict], authority: str, address: str, both_h1: bool) -> dict:
+def crumbs(note: dict) -> dict:
+    """Cookies in one line, as HTTP/2 says that they mean the same (RFC 9113 §8.2.3)."""
+    cookies = note.get("headers", {}).get("cookie")
+    return note | {"headers": note["headers"] | {"cookie": ["; ".join(cookies)]}} if cookies else note
+
+
+def of_run(client: dict, notes: list[dict], target: Target, case: Case) -> dict:
     """One run, ready to be compared: the same text for the address that the client was given."""
+    both_h1 = case.speaks == case.to_upstream == "h1"
     seen = [normal(framing(note) if both_h1 else note, request=True) for note in notes]
+    if case.speaks == "h2":
+        seen = [crumbs(note) for note in seen]
+    if case.speaks != case.to_upstream:
+        # What only one of the versions has; Hypercorn names the version in `server`.
+        client = {key: value for key, value in client.items() if key not in ("version", "reason", "code")}
+        for note in seen:
+            note.pop("code", None)
     # Of requests at once, no order is promised.
     seen.sort(key=lambda note: json.dumps(note, sort_keys=True))
     text = json.dumps({"client": normal(client), "upstream": seen})
-    for own in (authority, address):
-        text = text.replace(own, "(host)")
+    for own in (target.authority, target.address, *VERSIONS_OF_HYPERCORN):
+        text = text.replace(own, "(own name)")
     return json.loads(text)
 
 

@@ -65,19 +65,14 @@ class World:
         # What is never forwarded, no upstream will tell of.
         limit = expected(case.key)
         refused = "failed" in client or (target.proxied and limit and limit.allows("upstream"))
-        notes = side.notes(case.notes, *[0.1] * refused) if case.notes else []
-        both_h1 = case.speaks == "h1" and case.upstream == "h1"
-        return of_run(client, notes, target.authority, target.address, both_h1), gap(run.gaps)
+        notes = side.notes(case.notes, *([0.1] if refused else [])) if case.notes else []
+        return of_run(client, notes, target, case), gap(run.gaps)
 
 
 def compare(world: World, case: Case) -> Row:
     direct_target, proxied_target = world.direct(case), world.proxied(case)
     began = time.perf_counter()
     (direct, direct_gap), (proxied, proxied_gap) = world.run(case, direct_target), world.run(case, proxied_target)
-    if direct_target.speaks != proxied_target.speaks:
-        for told in (direct, proxied):
-            told["client"].pop("version", None)
-            told["client"].pop("reason", None)
     found = differences(direct, proxied)
     if case.timed and direct_gap and proxied_gap and abs(direct_gap - proxied_gap) > TOLERANCE:
         found.append(("gaps", f"{direct_gap:.1f} ms | {proxied_gap:.1f} ms"))

@@ -24,6 +24,7 @@ NOT_FORWARDED = ("client.*", "upstream")
 LIMITS = [
     # Errors that the proxy makes itself.
     Limit("upstream breaks before the head*h1>h1)", ALL_OF_IT, "an upstream that breaks off before its head is a 502"),
+    Limit("upstream refuses the stream (*", ALL_OF_IT, "an upstream that breaks off before its head is a 502"),
     Limit("CONNECT (*", NOT_FORWARDED, "CONNECT is refused: this is no forward proxy"),
     # Rules of HTTP for intermediaries.
     Limit("target, absolute (*", ("upstream?0?.target", "upstream?0?.headers.host?0?"), "absolute-form goes on as origin-form (RFC 9112 §3.2)"),
@@ -35,17 +36,15 @@ LIMITS = [
     Limit('target /?"a" (*', NOT_FORWARDED, '", < and > in a query are a 400'),
     Limit("target /plain#part (*", ("upstream?0?.target",), "a fragment, which no target may have, is cut off"),
     Limit("answer /reason/latin (*", ("client.reason",), "a reason phrase with bytes above 0x7F arrives empty"),
+    Limit("answer /100 (*", ("client.informational",), "a 100 that nobody expects doesn't go on"),
     Limit("names of headers as written (*", ("client.names*",), "names of headers go on in lower case"),
-    Limit("answer /1?? (*", ("client.informational*",), "1xx but 100 don't go on"),
-    Limit("answer /pieces (*", ("client.informational*",), "1xx but 100 don't go on"),
-    Limit("103 before the end (*", ALL_OF_IT, "1xx but 100 don't go on"),
-    Limit("103* (*h1>h1)", ("client.informational*", "client.body", "client.headers.content-length*", "client.first*"), "1xx but 100 don't go on"),
     Limit("upload in parts (curl, hypercorn, h1>h1)", ("client.informational?0??1?.*",), "100 goes on without headers"),
     Limit("trailers (*h1>h1)", ("client.trailers*",), "trailers need `te: trailers` of an HTTP/1.1 client"),
     Limit("trailers by curl (*h1>h1)", ("client.trailers*",), "trailers need `te: trailers` of an HTTP/1.1 client"),
     Limit("trailers only (*h1>h1)", ("client.trailers*",), "trailers need `te: trailers` of an HTTP/1.1 client"),
     Limit("answer /trailers (*", ("client.trailers*",), "trailers need `te: trailers` of an HTTP/1.1 client"),
     Limit("answer /trailers/unannounced (*", ("client.trailers*",), "trailers of HTTP/1.1 need to be announced by `trailer`"),
+    Limit("trailers up (*2*>h1)", ("upstream?0?.trailers*",), "trailers of HTTP/1.1 need to be announced by `trailer`"),
     Limit("body, chunked, with trailers (*", ("upstream?0?.trailers.x-end",), "trailers of HTTP/1.1 need to be announced by `trailer`"),
 ]
 

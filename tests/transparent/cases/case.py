@@ -29,6 +29,11 @@ class Case:
         return f"{self.speaks}{'s' if self.tls else ''}>{self.upstream}"
 
     @property
+    def to_upstream(self) -> str:
+        """What the proxy speaks to the program: over TLS HTTP/2, because all of these programs agree on that."""
+        return "h1" if self.upstream == "h1" else "h2"
+
+    @property
     def group(self) -> str:
         """What can be chosen with `--only`."""
         if self.tls or self.upstream == "tls":

@@ -89,7 +89,6 @@ def hypercorn():
     yield Case("103", ask(curl, path="/live/hints"), "curl", "hypercorn", "h2", False, "h2c")
     trailing = dict(path="/live/trailers", headers=(("te", "trailers"),))
     yield Case("trailers", ask(curl, **trailing), "curl", "hypercorn", "h2", False, "h2c")
-    yield Case("trailers", ask(curl, **trailing), "curl", "hypercorn", "h2", False, "h1")
     yield Case("twenty in a row", ask(with_httpx.together, path="/echo"), "httpx", "hypercorn", "h2", False, "h2c", notes=20)
     paced = dict(path="/live/events/9?gap=0.04", read="events")
     yield Case("events every 40 ms", ask(httpx, **paced), "httpx", "hypercorn", "h2", False, "h2c", timed=True)

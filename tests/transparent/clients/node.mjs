@@ -9,6 +9,9 @@ import https from "node:https";
 import net from "node:net";
 import readline from "node:readline";
 
+// In ms. Only reached where something is held back, or lost.
+const LIMIT = 6000;
+
 const ca = readFileSync(process.argv[2]);
 
 function board(ask, what) {
@@ -163,7 +166,7 @@ const clients = {
           if (ask.trailers.length) request.addTrailers(ask.trailers);
           request.end();
         });
-      if (expects) request.on("continue", () => (told.informational.push([100, []]), go()));
+      if (expects) request.on("continue", go);
       else go();
       if (expects || ask.body) request.flushHeaders();
     });
@@ -226,7 +229,7 @@ function stream(session, ask) {
       mark(ask, told.informational.length);
     });
     const go = () => send(ask, request, arrivals).then(() => request.end());
-    if (ask.headers.some(([name]) => name === "expect")) request.on("continue", () => (told.informational.push([100, []]), go()));
+    if (ask.headers.some(([name]) => name === "expect")) request.on("continue", go);
     else if (ask.body) go();
     request.on("response", (head, flags, raw) => {
       told.status = head[":status"];
@@ -245,6 +248,7 @@ function stream(session, ask) {
 
 for await (const line of readline.createInterface({ input: process.stdin })) {
   const ask = JSON.parse(line);
-  const told = await clients[ask.kind](ask).catch((error) => ({ error: `${error.name}: ${error.message}` }));
+  const late = new Promise((resolve) => setTimeout(resolve, LIMIT, { error: "nothing more came" }).unref());
+  const told = await Promise.race([clients[ask.kind](ask), late]).catch((error) => ({ error: `${error.name}: ${error.message}` }));
   process.stdout.write(JSON.stringify(told) + "\n");
 }

@@ -90,7 +90,7 @@ const handlers = {
   },
   "/repeated": (request, response) => {
     response.setHeader("set-cookie", ["a=1; Path=/", "b=2, c", "a=1"]);
-    response.setHeader("x-from", "node");
+    response.setHeader("content-length", 8);
     response.end("repeated");
   },
   "/status": (request, response) => {
@@ -148,6 +148,7 @@ const handlers = {
     let number = 0;
     request.on("data", () => ask({ mark: `${request.headers["x-run"]}/up`, number: ++number }));
     await read(request);
+    response.setHeader("content-length", seen.bytes().length);
     response.end(seen.bytes());
   },
 };
@@ -177,9 +178,10 @@ async function serve(request, response) {
     headers: pairs(request.rawHeaders),
     body: seen.early ? "unread" : digest(seen.bytes()),
     trailers: pairs(request.rawTrailers),
-    left: !response.writableFinished,
+    // Nobody ended the response.
+    left: !response.writableEnded,
   };
-  if (request.stream) what.code = request.stream.rstCode;
+  if (request.stream && !seen.early) what.code = request.stream.rstCode;
   await ask({ note: request.headers["x-run"] ?? "", what });
 }
 
