@@ -37,10 +37,13 @@ function pairs(raw) {
   return list;
 }
 
+// Reads the request to its end, or to that of its connection: after the response Node tells a request of that no more.
 const read = (request) =>
   new Promise((resolve) => {
+    if (request.readableEnded || request.destroyed || request.socket.destroyed) return resolve();
     request.on("end", resolve);
     request.on("close", resolve);
+    if (!request.stream) request.socket.on("close", resolve);
     request.resume();
   });
 
@@ -161,9 +164,7 @@ function find(url) {
 
 async function serve(request, response) {
   const parts = [];
-  let ended = false;
   request.on("data", (part) => parts.push(part));
-  request.on("end", () => (ended = true));
   request.on("error", () => {});
   response.on("error", () => {});
   const seen = { bytes: () => Buffer.concat(parts) };
@@ -171,7 +172,7 @@ async function serve(request, response) {
   const over = new Promise((resolve) => response.on("close", resolve));
   await find(url)(request, response, seen);
   await over;
-  if (!ended) await new Promise((resolve) => (request.readableEnded || request.destroyed ? resolve() : request.on("close", resolve)));
+  await read(request);
   const what = {
     method,
     target: url,
