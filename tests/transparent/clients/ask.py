@@ -1,5 +1,6 @@
 """What a case asks for, the same for every client library, and what a client tells of the answer."""
 
+import socket
 import time
 from dataclasses import dataclass, field
 
@@ -49,6 +50,13 @@ class Target:
     @property
     def authority(self) -> str:
         return f"{self.host}:{self.port}"
+
+    def listens(self) -> bool:
+        try:
+            socket.create_connection((self.host, self.port), 1).close()
+        except OSError:
+            return False
+        return True
 
     @property
     def base(self) -> str:
