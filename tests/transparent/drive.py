@@ -22,8 +22,8 @@ from cases import grpc, libraries, raw, two, websocket
 from cases.case import Case
 from clients.ask import Run, Target
 from clients.with_node import Node
-from compare import TOLERANCE, differences, gap, of_run
-from limits import LIMITS, expected
+from compare import LATE, TOLERANCE, differences, gap, of_run
+from limits import LIMITS, expected, unlike_the_readme
 from table import Row, print_table
 
 # Seconds, several times of what all cases take: only cases that go wrong wait for anything.
@@ -54,7 +54,8 @@ class World:
         name = f"{'tls' if case.tls else 'plain'}-{case.program}-{case.upstream}"
         return Target(self.proxies[name], case.tls, case.speaks, self.ca, proxied=True)
 
-    def run(self, case: Case, target: Target) -> tuple[dict, float | None]:
+    def run(self, case: Case, target: Target) -> tuple[dict, float | None, float]:
+        """What both ends saw, the median of the gaps between events, and how long after the client's end the upstream told its part."""
         side = Side(self.board, uuid.uuid4().hex)
         run = Run(target, side, self.node)
         try:
@@ -65,17 +66,22 @@ class World:
         # What is never forwarded, no upstream will tell of.
         limit = expected(case.key)
         refused = "failed" in client or (target.proxied and limit and limit.allows("upstream"))
+        began = time.perf_counter()
         notes = side.notes(case.notes, *([0.1] if refused else [])) if case.notes else []
-        return of_run(client, notes, target, case), gap(run.gaps)
+        took = time.perf_counter() - began
+        return of_run(client, notes, target, case), gap(run.gaps), took
 
 
 def compare(world: World, case: Case) -> Row:
     direct_target, proxied_target = world.direct(case), world.proxied(case)
     began = time.perf_counter()
-    (direct, direct_gap), (proxied, proxied_gap) = world.run(case, direct_target), world.run(case, proxied_target)
+    direct, direct_gap, direct_took = world.run(case, direct_target)
+    proxied, proxied_gap, proxied_took = world.run(case, proxied_target)
     found = differences(direct, proxied)
     if case.timed and direct_gap and proxied_gap and abs(direct_gap - proxied_gap) > TOLERANCE:
         found.append(("gaps", f"{direct_gap:.1f} ms | {proxied_gap:.1f} ms"))
+    if proxied_took > direct_took + LATE:
+        found.append(("when the upstream heard", f"{direct_took:.2f} s | {proxied_took:.2f} s"))
     if "failed" in direct["client"]:
         found.append(("the case itself", direct["client"]["failed"]))
     if len(direct["upstream"]) < case.notes:
@@ -108,9 +114,12 @@ def main() -> int:
     unused = [limit.cases for limit in LIMITS if not any(row.limit == limit for row in rows)] if chosen == every else []
     if unused:
         print(f"\nlimits of no case: {unused}")
+    unlike = unlike_the_readme()
+    if unlike:
+        print(f"\nrows of the README's table or of limits.py alone: {unlike}")
     if len(rows) < len(chosen):
         print(f"\n{len(chosen) - len(rows)} cases were not run")
-    return 1 if any(row.is_wrong for row in rows) or len(rows) < len(chosen) or unused or not rows else 0
+    return 1 if any(row.is_wrong for row in rows) or len(rows) < len(chosen) or unused or unlike or not rows else 0
 
 
 if __name__ == "__main__":

@@ -39,7 +39,7 @@ class Row:
         telling = sorted(self.differences, key=lambda found: self.limit is not None and self.limit.allows(found[0]))
         told = ": ".join(telling[0]) if telling else ""
         if self.limit:
-            told = f"{told} ({self.limit.reason})".lstrip()
+            told = f"{told} ({self.limit.row})".lstrip()
         case = self.case
         result = [summary(run["client"]) for run in (self.direct, self.proxied)]
         return [case.name, case.using, case.program, case.way, *result, gaps, self.verdict, told]

@@ -138,7 +138,7 @@ def bare(*lines: bytes, version: str = "HTTP/1.0"):
 # path, or a request line: every byte of the answer is compared.
 ANSWERS = [
     "/plain /reason /reason/none /reason/latin /status/299 /status/599 /status/999 /bytes /space /repeated /204 /205 /304 /304/bare",
-    "/empty /empty/chunked /close/10 /close/11 /close/length /10/length /named /chunks /trailers /trailers/unannounced /103 /1xx /100",
+    "/empty /empty/chunked /close/10 /close/11 /close/length /10/length /named /chunks /both /trailers /trailers/unannounced /103 /1xx /100",
     "/challenge /426 /headers/90 /headers/big /pieces /large/300000",
 ]
 

@@ -23,7 +23,7 @@ NODE = {
     "cookie crumbs": dict(path="/echo", headers=CRUMBS),
     "path with escapes": dict(path="/echo/a%2Fb//c?x=1?y=%zz&"),
     "103": dict(path="/hints"),
-    "100-continue": dict(path="/echo", method="POST", body=[b"wanted"], headers=(("expect", "100-continue"),)),
+    "100-continue": dict(path="/echo", method="POST", body=[b"wanted"], headers=(("expect", "100-continue"),), patience=1.5),
     "trailers": dict(path="/trailers", headers=(("te", "trailers"),)),
     "trailers only": dict(path="/trailers/only", headers=(("te", "trailers"),)),
     "trailers up": dict(path="/echo", method="POST", body=PARTS, trailers=(("x-sum", "abc"), ("x-end", "1"))),

@@ -25,6 +25,8 @@ class Ask:
     ping_pong: bool = False
     # Leave while the response's head hasn't come, once the upstream has the request.
     leave_early: bool = False
+    # How long the whole may take, in s.
+    patience: float = 6
 
 
 @dataclass

@@ -9,9 +9,6 @@ import https from "node:https";
 import net from "node:net";
 import readline from "node:readline";
 
-// In ms. Only reached where something is held back, or lost.
-const LIMIT = 6000;
-
 const ca = readFileSync(process.argv[2]);
 
 function board(ask, what) {
@@ -248,7 +245,7 @@ function stream(session, ask) {
 
 for await (const line of readline.createInterface({ input: process.stdin })) {
   const ask = JSON.parse(line);
-  const late = new Promise((resolve) => setTimeout(resolve, LIMIT, { error: "nothing more came" }).unref());
+  const late = new Promise((resolve) => setTimeout(resolve, ask.patience * 1000, { error: "nothing more came" }).unref());
   const told = await Promise.race([clients[ask.kind](ask), late]).catch((error) => ({ error: `${error.name}: ${error.message}` }));
   process.stdout.write(JSON.stringify(told) + "\n");
 }

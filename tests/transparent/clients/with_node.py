@@ -46,6 +46,7 @@ def _with(kind: str):
             "ping_pong": ask.ping_pong,
             "trailers": ask.trailers,
             "read": ask.read,
+            "patience": ask.patience,
             "leave_early": ask.leave_early,
             "run": run.side.run,
             "board": run.side.address,

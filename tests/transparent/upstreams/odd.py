@@ -37,6 +37,7 @@ FIXED = {
     "/10/length": b"HTTP/1.0 200 OK\r\ncontent-length: 2\r\n\r\nok",
     "/named": OK + b"connection: x-hop, X-Other\r\nconnection: x-third\r\nx-hop: 1\r\nx-other: 1\r\nx-third: 1\r\nx-end: 1\r\ncontent-length: 2\r\n\r\nok",
     "/chunks": OK + b"transfer-encoding: chunked\r\n\r\n3;name=value\r\nabc\r\n1\r\nd\r\n0\r\n\r\n",
+    "/both": OK + b"content-length: 9\r\ntransfer-encoding: chunked\r\n\r\n3\r\nabc\r\n0\r\n\r\n",
     "/trailers": OK
     + b"trailer: x-sum, x-end\r\ntransfer-encoding: chunked\r\n\r\n3\r\nabc\r\n0\r\nx-sum: 1\r\nx-sum: 2\r\nx-end: caf\xe9\r\n\r\n",
     "/trailers/unannounced": OK + b"transfer-encoding: chunked\r\n\r\n3\r\nabc\r\n0\r\nx-sum: 1\r\n\r\n",
