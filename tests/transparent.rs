@@ -1,5 +1,5 @@
 //! Nobody can tell that it is there: real clients have the same conversations with real upstreams, directly and through offramp, and both
-//! ends must see the same. The cases, and what is known to differ, are in `tests/transparent`; `drive.py` there has the table's way.
+//! ends must see the same. `tests/transparent` has the cases, and what is known to differ; `drive.py` there runs them.
 //!
 //! `OFFRAMP_TRANSPARENT` chooses groups of cases (`h1,upgrade,h2,grpc,tls`), `OFFRAMP_TRANSPARENT_CASE` those whose name has a text.
 
@@ -124,5 +124,7 @@ fn config(programs: &Upstreams, groups: &str) -> String {
             text += "upstream_tls = { ca_file = \"ca.pem\" }\n";
         }
     }
-    text + "[queue]\npath = \"queue\"\nmin_free_disk = \"1MiB\"\n[admin]\nlisten = \"127.0.0.1:0\"\n[log]\nlevel = \"info\"\nformat = \"json\"\n"
+    text += "[queue]\npath = \"queue\"\nmin_free_disk = \"1MiB\"\n";
+    text += "[admin]\nlisten = \"127.0.0.1:0\"\n[log]\nlevel = \"info\"\nformat = \"json\"\n";
+    text
 }

@@ -3,8 +3,8 @@
     drive.py [--only GROUP]... [--case TEXT] [--table FILE] < addresses.json
 
 Standard input is `{"upstreams": {program: {spoken: address}}, "proxies": {name: address}, "board": address, "ca": file}`, as the
-test in Rust writes it (without proxies each case runs directly twice: what differs then is the case's own fault); a proxy's name is `plain|tls`-PROGRAM-`h1|h2c|tls`. Ends with 1 where a case differs that shouldn't, or
-doesn't that should.
+test in Rust writes it; a proxy's name is `plain|tls`-PROGRAM-`h1|h2c|tls`. Without proxies each case runs directly twice: what
+differs then is the case's own fault. Ends with 1 where a case differs that shouldn't, or doesn't that should.
 """
 
 import argparse

@@ -199,7 +199,8 @@ def cases():
     yield raw("request headers repeated", get("/plain", b"x-a: 1", b"cookie: a=1", b"x-b: 1", b"x-a: 2", b"cookie: b=2", b"x-a:"))
     yield raw("request headers, 90", get("/plain", *[b"x-%d: %d" % (n, n) for n in range(88)]))
     yield raw("request header, 30 kB", get("/plain", b"x-big: " + b"b" * 30_000))
-    yield raw("request headers named by connection", get("/plain", b"connection: x-hop, keep-alive", b"x-hop: 1", b"keep-alive: 5", b"x-end: 1"))
+    named = (b"connection: x-hop, keep-alive", b"x-hop: 1", b"keep-alive: 5", b"x-end: 1")
+    yield raw("request headers named by connection", get("/plain", *named))
     yield raw("forwarded headers of a proxy before", get("/plain", b"forwarded: for=192.0.2.1", b"via: 1.1 before"))
     yield raw("te: gzip", get("/plain", b"te: gzip;q=0.5, trailers", b"connection: te"))
 
@@ -209,7 +210,8 @@ def cases():
     yield raw("body, none", one(post))
     yield raw("body, chunked", chunked(post, b"one", b"two" * 300, b"three"))
     yield raw("body, chunked, empty", chunked(post))
-    yield raw("body, chunked, with trailers", chunked(post, b"one", headers=(b"trailer: x-sum",), trailers=b"x-sum: 1\r\nx-sum: 2\r\nx-end: 3\r\n"))
+    trailers = b"x-sum: 1\r\nx-sum: 2\r\nx-end: 3\r\n"
+    yield raw("body, chunked, with trailers", chunked(post, b"one", headers=(b"trailer: x-sum",), trailers=trailers))
     yield raw("body, chunk by chunk", chunked(b"POST /upload HTTP/1.1", b"one", b"two" * 300, b"three", paced=True))
     yield raw("body of a GET", one(b"GET /echo HTTP/1.1", b"content-length: 4", body=b"body"))
     yield raw("body of a GET, chunked", chunked(b"GET /echo HTTP/1.1", b"one"))

@@ -69,7 +69,8 @@ def cases():
         client, using = (with_node.http2, "node http2") if speaks == "h2" else (with_node.http, "node http")
         for name in IN_EVERY_WAY:
             yield Case(name, ask(client, **NODE[name]), using, "node", speaks, tls, upstream)
-    for name in ("cookie crumbs", "HEAD", "204", "length", "100-continue", "early response", "client leaves", "client leaves before the head"):
+    ends = ["early response", "client leaves", "client leaves before the head"]
+    for name in ("cookie crumbs", "HEAD", "204", "length", "100-continue", *ends):
         yield Case(name, ask(with_node.http2, **NODE[name]), "node http2", "node", "h2", False, "h1")
     for name in ("HEAD", "204", "length", "100-continue", "early response", "client leaves", "parts in pace", "repeated headers"):
         yield Case(name, ask(with_node.http, **NODE[name]), "node http", "node", "h1", False, "h2c")

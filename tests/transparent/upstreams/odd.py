@@ -21,7 +21,8 @@ FIXED = {
     "/space": OK + b"x-empty:\r\nx-blank:   \r\nx-wide:  a  b\tc  \r\ncontent-length: 2\r\n\r\nok",
     "/case": OK + b"X-MiXed: 1\r\nETag: \"1\"\r\nContent-Length: 2\r\n\r\nok",
     "/repeated": OK
-    + b"set-cookie: a=1\r\nx-a: 1\r\nset-cookie: b=2, c\r\nx-b: 1\r\nx-a: 2\r\nx-a:\r\nx-a: 1, 3\r\nset-cookie: a=1\r\ncontent-length: 2\r\n\r\nok",
+    + b"set-cookie: a=1\r\nx-a: 1\r\nset-cookie: b=2, c\r\nx-b: 1\r\nx-a: 2\r\nx-a:\r\nx-a: 1, 3\r\nset-cookie: a=1\r\n"
+    + b"content-length: 2\r\n\r\nok",
     "/204": b"HTTP/1.1 204 No Content\r\nx-from: upstream\r\n\r\n",
     "/205": b"HTTP/1.1 205 Reset Content\r\ncontent-length: 0\r\n\r\n",
     "/304": b"HTTP/1.1 304 Not Modified\r\ncontent-length: 1234\r\netag: \"1\"\r\n\r\n",
@@ -35,7 +36,8 @@ FIXED = {
     "/close/11": OK + b"connection: close\r\n\r\nuntil the end",
     "/close/length": OK + b"connection: close\r\ncontent-length: 2\r\n\r\nok",
     "/10/length": b"HTTP/1.0 200 OK\r\ncontent-length: 2\r\n\r\nok",
-    "/named": OK + b"connection: x-hop, X-Other\r\nconnection: x-third\r\nx-hop: 1\r\nx-other: 1\r\nx-third: 1\r\nx-end: 1\r\ncontent-length: 2\r\n\r\nok",
+    "/named": OK
+    + b"connection: x-hop, X-Other\r\nconnection: x-third\r\nx-hop: 1\r\nx-other: 1\r\nx-third: 1\r\nx-end: 1\r\ncontent-length: 2\r\n\r\nok",
     "/chunks": OK + b"transfer-encoding: chunked\r\n\r\n3;name=value\r\nabc\r\n1\r\nd\r\n0\r\n\r\n",
     "/both": OK + b"content-length: 9\r\ntransfer-encoding: chunked\r\n\r\n3\r\nabc\r\n0\r\n\r\n",
     "/trailers": OK
@@ -46,7 +48,8 @@ FIXED = {
     + OK
     + b"content-length: 2\r\n\r\nok",
     "/100": b"HTTP/1.1 100 Continue\r\n\r\n" + OK + b"content-length: 2\r\n\r\nok",
-    "/challenge": b"HTTP/1.1 401 Unauthorized\r\nwww-authenticate: Basic realm=\"a\"\r\nwww-authenticate: Bearer\r\ncontent-length: 2\r\n\r\nno",
+    "/challenge": b"HTTP/1.1 401 Unauthorized\r\n"
+    + b"www-authenticate: Basic realm=\"a\"\r\nwww-authenticate: Bearer\r\ncontent-length: 2\r\n\r\nno",
     "/426": b"HTTP/1.1 426 Upgrade Required\r\nupgrade: echo\r\nconnection: upgrade\r\ncontent-length: 2\r\n\r\nno",
     "/headers/90": OK + b"".join(b"x-%d: %d\r\n" % (n, n) for n in range(89)) + b"content-length: 2\r\n\r\nok",
     "/headers/big": OK + b"x-big: " + b"b" * 30_000 + b"\r\ncontent-length: 2\r\n\r\nok",
@@ -191,7 +194,8 @@ async def websocket(x):
     """Takes the handshake, and ends the connection without a word."""
     key = dict(x.headers)["sec-websocket-key"].encode()
     accept = base64.b64encode(hashlib.sha1(key + b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11").digest())
-    await x.send(b"HTTP/1.1 101 Switching Protocols\r\nupgrade: websocket\r\nconnection: Upgrade\r\nsec-websocket-accept: " + accept + b"\r\n\r\n")
+    head = b"HTTP/1.1 101 Switching Protocols\r\nupgrade: websocket\r\nconnection: Upgrade\r\nsec-websocket-accept: "
+    await x.send(head + accept + b"\r\n\r\n")
     x.reset()
 
 
