@@ -1,8 +1,10 @@
 //! The request path over real sockets: a raw upstream, a raw client, and a queue that does as it is told.
 
+mod aborts;
 mod barrier;
 mod capture;
 mod line;
+mod peer;
 mod shutdown;
 mod timeouts;
 mod transparent;
