@@ -6,6 +6,7 @@ mod capture;
 mod line;
 mod peer;
 mod shutdown;
+mod split;
 mod timeouts;
 mod transparent;
 

@@ -438,6 +438,14 @@ impl Asked {
         }
     }
 
+    /// Sends bytes as they are; those of HTTP/2 are a body's, and `end` is its end.
+    pub async fn send_raw(&mut self, bytes: Vec<u8>, end: bool) {
+        match &mut self.with {
+            AskedBy::One(socket) => socket.as_mut().unwrap().write_all(&bytes).await.unwrap(),
+            AskedBy::Two { send, .. } => send.as_mut().unwrap().send_data(bytes.into(), end).unwrap(),
+        }
+    }
+
     /// HTTP/2: says that it has done nothing with it.
     pub fn refuse(&mut self) {
         let AskedBy::Two { respond, .. } = &mut self.with else { panic!("HTTP/1 has no such thing") };
