@@ -4,9 +4,11 @@ mod aborts;
 mod barrier;
 mod capture;
 mod line;
+mod malformed;
 mod peer;
 mod shutdown;
 mod split;
+mod strict;
 mod timeouts;
 mod transparent;
 
