@@ -311,14 +311,21 @@ fn ended_early(error: &hyper::Error) -> bool {
         || error.is_closed()
         || error.is_canceled()
         || io_error(error).is_some_and(|error| error.kind() != io::ErrorKind::TimedOut)
+        // HTTP/2: the upstream takes its leave, or says itself that it did nothing (RFC 9113 §8.7).
+        || cause::<h2::Error>(error)
+            .is_some_and(|error| error.is_remote() && (error.is_go_away() || error.reason() == Some(h2::Reason::REFUSED_STREAM)))
 }
 
 /// The system's error behind one of hyper's.
 pub fn io_error(error: &hyper::Error) -> Option<&io::Error> {
+    cause(error).or_else(|| cause::<h2::Error>(error)?.get_io())
+}
+
+fn cause<T: Error + 'static>(error: &hyper::Error) -> Option<&T> {
     let mut cause = error.source();
     while let Some(error) = cause {
-        if let Some(io) = error.downcast_ref() {
-            return Some(io);
+        if let Some(found) = error.downcast_ref() {
+            return Some(found);
         }
         cause = error.source();
     }

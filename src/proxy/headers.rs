@@ -82,7 +82,9 @@ pub fn frame<B: Body>(request: &mut Request<B>, http2: Option<Scheme>, protocol:
     let path = request.uri().path_and_query().cloned();
     if let Some(scheme) = http2 {
         let host = request.headers_mut().remove(HOST);
-        let authority = host.as_ref().and_then(|host| Authority::try_from(host.as_bytes()).ok());
+        // Only a request that was framed for HTTP/2 before has no `Host` here.
+        let authority =
+            host.as_ref().map_or_else(|| request.uri().authority().cloned(), |host| Authority::try_from(host.as_bytes()).ok());
         let mut target = uri::Parts::default();
         target.authority = Some(authority.ok_or(ProxyError::BadRequest("the request's Host is no host"))?);
         target.scheme = Some(scheme);

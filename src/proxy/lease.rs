@@ -247,9 +247,11 @@ impl Lease {
     /// Keeps the connection for the next exchange. Only after one that ended cleanly in both directions.
     pub fn give_back(mut self) {
         let half_closed = self.link.as_ref().is_some_and(|link| link.is_half_closed());
-        if let Connection::Http1(connection) = std::mem::replace(&mut self.connection, Connection::Returned)
-            && connection.driver.is_some()
+        // A stream just ends.
+        let Connection::Http1(connection) = &self.connection else { return };
+        if connection.driver.is_some()
             && !half_closed
+            && let Connection::Http1(connection) = std::mem::replace(&mut self.connection, Connection::Returned)
         {
             self.pool.put(connection);
         }

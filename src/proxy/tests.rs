@@ -1,9 +1,14 @@
 //! The request path over real sockets: a raw upstream, a raw client, and a queue that does as it is told.
 
+mod aborts;
 mod barrier;
 mod capture;
 mod line;
+mod malformed;
+mod peer;
 mod shutdown;
+mod split;
+mod strict;
 mod timeouts;
 mod transparent;
 
