@@ -71,6 +71,14 @@ def half_close(run: Run) -> dict:
         return connection.response() | {"rest": connection.rest()}
 
 
+def half_close_and_wait(run: Run) -> dict:
+    """The same with an upstream that takes its time."""
+    with Connection(run) as connection:
+        connection.request(b"GET /ponder HTTP/1.1")
+        connection.half_close()
+        return {"rest": connection.rest()}
+
+
 def half_close_in_stream(run: Run) -> dict:
     """The same while the answer is coming."""
     with Connection(run) as connection:
@@ -162,6 +170,7 @@ def cases():
     yield raw("response before the request's end", early)
     yield raw("chunks to and fro", ping_pong)
     yield raw("half-close after the request", half_close)
+    yield raw("half-close, and a long wait", half_close_and_wait)
     yield raw("half-close in the response", half_close_in_stream)
 
     for where, how in [(w, h) for w in ("length", "chunked", "chunk") for h in ("close", "reset")]:

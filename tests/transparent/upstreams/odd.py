@@ -1,5 +1,6 @@
 """The odd answers: each a few bytes, or a function that converses."""
 
+import asyncio
 import base64
 import hashlib
 
@@ -166,6 +167,17 @@ async def hang(x):
     x.close()
 
 
+async def ponder(x):
+    """Answers long after the client has closed its half."""
+    await x.left()
+    await asyncio.sleep(2.5)
+    try:
+        await x.send(OK + b"content-length: 4\r\n\r\nlate")
+    except ConnectionError:
+        pass
+    x.close()
+
+
 async def stream_until_left(x):
     """Streams until the client leaves."""
     await x.send(OK + b"transfer-encoding: chunked\r\n\r\n4\r\nhalf\r\n")
@@ -212,6 +224,7 @@ FUNCTIONS = {
     "/expect": expect,
     "/refuse": refuse,
     "/early": early,
+    "/ponder": ponder,
     "/live/echo": live_echo,
     "/upload": upload,
     "/pieces": pieces,
