@@ -171,7 +171,13 @@ fn host_of<B>(request: &Request<B>) -> Result<Option<HeaderValue>, ProxyError> {
     if hosts.next().is_some() {
         return Err(ProxyError::BadRequest("the request has more than one Host header"));
     }
+    if host.is_some_and(|host| !is_host(host.as_bytes())) {
+        return Err(ProxyError::BadRequest("the request's Host is no host"));
+    }
     if let Some(authority) = request.uri().authority() {
+        if request.uri().scheme().is_none() {
+            return Err(ProxyError::BadRequest("the request's target is no path"));
+        }
         let authority = authority.as_str().rsplit('@').next().unwrap_or_default();
         // HTTP/1 servers must go by the target (RFC 9112 §3.2.2); HTTP/2 has no reason for two (RFC 9113 §8.3.1).
         if request.version() == Version::HTTP_2
@@ -189,9 +195,19 @@ fn host_of<B>(request: &Request<B>) -> Result<Option<HeaderValue>, ProxyError> {
     Ok(host.cloned())
 }
 
+/// Whether nobody could take it for more than a host and a port, or for another one than the next reader does (RFC 9112 §3.2).
+fn is_host(host: &[u8]) -> bool {
+    host.iter().all(|&b| b.is_ascii_graphic() && !matches!(b, b'/' | b'\\' | b'?' | b'#' | b'@' | b','))
+}
+
 /// A message whose length could be read in two ways is how one request is smuggled inside another (RFC 9112 §6.1, §11.2). Of a coding
 /// and a length hyper has kept the coding alone.
 fn check_framing(headers: &HeaderMap) -> Result<(), ProxyError> {
+    // In HTTP/1 hyper has seen to it; in HTTP/2 nobody looks behind the first, and an empty one is taken for 0.
+    let mut lengths = headers.get_all(CONTENT_LENGTH).iter();
+    if lengths.next().is_some_and(HeaderValue::is_empty) || lengths.next().is_some() {
+        return Err(ProxyError::BadRequest("the request's Content-Length is not one number"));
+    }
     if !headers.contains_key(TRANSFER_ENCODING) {
         return Ok(());
     }

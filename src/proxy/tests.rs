@@ -7,6 +7,7 @@ mod line;
 mod malformed;
 mod peer;
 mod shutdown;
+mod smuggling;
 mod split;
 mod strict;
 mod timeouts;

@@ -135,7 +135,7 @@ enum Piece {
     Raw(Vec<u8>),
 }
 
-const FIELDS: [(&str, &str); 24] = [
+const FIELDS: [(&str, &str); 26] = [
     (":method", "GET"),
     (":method", "G T"),
     (":method", "GET / HTTP/1.1\r\nx: 1\r\n\r\n"),
@@ -151,6 +151,8 @@ const FIELDS: [(&str, &str); 24] = [
     (":unknown", "1"),
     ("host", "b"),
     ("content-length", "5"),
+    ("content-length", "8"),
+    ("content-length", ""),
     ("content-length", "+5"),
     ("content-length", "5, 5"),
     ("transfer-encoding", "chunked"),
@@ -177,7 +179,8 @@ fn piece() -> impl Strategy<Value = Piece> {
     ]
 }
 
-fn frame(kind: u8, flags: u8, stream: u8, payload: &[u8]) -> Vec<u8> {
+/// A frame of HTTP/2.
+pub fn frame(kind: u8, flags: u8, stream: u8, payload: &[u8]) -> Vec<u8> {
     let length = u32::try_from(payload.len()).unwrap().to_be_bytes();
     [&length[1..], &[kind, flags, 0, 0, 0, stream], payload].concat()
 }
@@ -205,7 +208,8 @@ fn frames(pieces: &[Piece]) -> Vec<u8> {
     bytes
 }
 
-const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\x04\0\0\0\0\0";
+/// How a client of HTTP/2 begins.
+pub const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\x04\0\0\0\0\0";
 /// Asked last: who answers has read all that came before.
 const PING: &[u8] = b"\0\0\x08\x06\0\0\0\0\0are you?";
 

@@ -228,6 +228,24 @@ impl Client {
         }
     }
 
+    /// Asks with headers, and without a body. Who refuses so large a head may do so before all of it is sent.
+    pub async fn ask_with(&mut self, path: &str, headers: &[(String, String)]) {
+        match &mut self.with {
+            With::One(socket) => {
+                let lines: String = headers.iter().map(|(name, value)| format!("{name}: {value}\r\n")).collect();
+                let head = format!("GET {path} HTTP/1.1\r\nhost: a\r\n{lines}\r\n");
+                let _ = socket.as_mut().unwrap().write_all(head.as_bytes()).await;
+            }
+            With::Two { sender, answer, .. } => {
+                let mut request = Request::builder().uri(format!("http://a{path}"));
+                for (name, value) in headers {
+                    request = request.header(name, value);
+                }
+                *answer = Some(sender.send_request(request.body(()).unwrap(), true).unwrap().0);
+            }
+        }
+    }
+
     /// Sends a part of the body.
     pub async fn send(&mut self, part: &'static [u8], end: bool) {
         match &mut self.with {
