@@ -168,6 +168,11 @@ impl AsyncRead for Wire {
         if this.prefix.has_remaining() {
             let length = this.prefix.len().min(buf.remaining());
             buf.put_slice(&this.prefix.split_to(length));
+            if buf.remaining() > 0 {
+                // The rest of the head too, if it is there: hyper would double its buffer for a second read. What is wrong with the
+                // socket shows again in the next one.
+                let _ = Pin::new(&mut this.io).poll_read(cx, buf);
+            }
             return Poll::Ready(Ok(()));
         }
         let before = buf.filled().len();

@@ -232,7 +232,8 @@ impl Client {
     pub async fn ask_with(&mut self, path: &str, headers: &[(String, String)]) {
         match &mut self.with {
             With::One(socket) => {
-                let lines: String = headers.iter().map(|(name, value)| format!("{name}: {value}\r\n")).collect();
+                let lines: Vec<String> = headers.iter().map(|(name, value)| format!("{name}: {value}\r\n")).collect();
+                let lines = lines.concat();
                 let head = format!("GET {path} HTTP/1.1\r\nhost: a\r\n{lines}\r\n");
                 let _ = socket.as_mut().unwrap().write_all(head.as_bytes()).await;
             }
