@@ -37,7 +37,7 @@ const LAST_WORDS: Duration = Duration::from_millis(250);
 pub async fn serve(listener: Listener, tls: Option<Arc<tls::Server>>, proxy: Arc<Proxy>, shutdown: impl Future<Output = ()>) {
     let (stopping, stop) = watch::channel(false);
     let open = Arc::new(Semaphore::new(proxy.max_connections.min(Semaphore::MAX_PERMITS)));
-    let conversation = Conversation::new(Arc::clone(&proxy), stack::build(&proxy));
+    let conversation = Arc::new(Conversation::new(Arc::clone(&proxy), stack::build(&proxy)));
     let mut connections = JoinSet::new();
     let mut shutdown = pin!(shutdown);
     loop {
@@ -62,7 +62,7 @@ pub async fn serve(listener: Listener, tls: Option<Arc<tls::Server>>, proxy: Arc
                 continue;
             }
         };
-        let (conversation, tls, stop) = (conversation.clone(), tls.as_ref().map(|tls| tls.current()), stop.clone());
+        let (conversation, tls, stop) = (Arc::clone(&conversation), tls.as_ref().map(|tls| tls.current()), stop.clone());
         connections.spawn(async move {
             let _place = place;
             conversation.hold(socket, tls, peer, stop).await;

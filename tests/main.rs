@@ -11,4 +11,5 @@ mod secrets;
 mod stop;
 mod support;
 mod tls;
+mod transparent;
 mod writes;

@@ -2,34 +2,18 @@
 
 use std::fs;
 use std::net::{Ipv4Addr, SocketAddr};
-use std::path::Path;
 
 use offramp::config::UpstreamTls;
 use offramp::socket::Socket;
 use offramp::tls::Client;
-use rcgen::{BasicConstraints, CertificateParams, IsCa, Issuer, KeyPair};
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, ServerName};
 use tokio::net::TcpStream;
 
+use crate::support::certificates::certificates;
 use crate::support::offramp::Offramp;
 use crate::support::wait_until;
 use crate::support::world::{LIMIT, World, ask, lasting_port};
-
-/// `ca.pem`, and for each name a certificate for localhost that it vouches for.
-fn certificates(dir: &Path, names: &[&str]) {
-    let mut params = CertificateParams::new(Vec::new()).unwrap();
-    params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
-    let key = KeyPair::generate().unwrap();
-    fs::write(dir.join("ca.pem"), params.self_signed(&key).unwrap().pem()).unwrap();
-    let authority = Issuer::new(params, key);
-    for name in names {
-        let key = KeyPair::generate().unwrap();
-        let certificate = CertificateParams::new(vec!["localhost".to_owned()]).unwrap().signed_by(&key, &authority).unwrap();
-        fs::write(dir.join(format!("{name}.pem")), certificate.pem()).unwrap();
-        fs::write(dir.join(format!("{name}.key")), key.serialize_pem()).unwrap();
-    }
-}
 
 /// Whose certificate a new connection is shown: the name of its file.
 fn shown(world: &World, port: u16) -> &'static str {

@@ -26,7 +26,7 @@ use tokio::time::{Instant, Sleep};
 use super::forward::io_error;
 use super::lease::Lease;
 use super::line::Place;
-use super::link::Link;
+use super::link::{Link, Pace};
 use super::measure::Measured;
 use super::tee::{Barrier, Tee};
 use super::upgrade::Handed;
@@ -41,6 +41,7 @@ pub struct Body {
     /// The upload of the same exchange, if it has a body.
     upload: Option<Arc<Progress>>,
     link: Option<Arc<Link>>,
+    pace: Option<Arc<Pace>>,
     tap: Option<Tap>,
     ending: Option<Ending>,
     idle: Idle,
@@ -74,8 +75,8 @@ struct Tap {
 
 /// The last step of a body.
 enum Ending {
-    /// The last frame (or the bare end) waits for its barrier.
-    Held(Barrier, Option<Frame<Bytes>>),
+    /// The last frame (or the bare end) waits for its barrier. Boxed: a response that isn't captured is to be small.
+    Held(Box<(Barrier, Option<Frame<Bytes>>)>),
     /// The error goes one turn after the bytes before it, so that hyper flushes those first.
     Broken(BodyError),
     /// Nothing more.
@@ -122,6 +123,11 @@ impl Body {
         made.idle.limit = idle_limit;
         made.upstream_time = took;
         made
+    }
+
+    /// Lets the client's HTTP/2 connection see whose turn it is.
+    pub(super) fn keep_pace(&mut self, pace: Arc<Pace>) {
+        self.pace = Some(pace);
     }
 
     /// That of a `101`: nothing, and what it holds is handed to the tunnel.
@@ -182,7 +188,7 @@ impl Body {
     /// The body is complete: what hyper gets next.
     fn finish(&mut self, cx: &mut Context<'_>, last: Option<Frame<Bytes>>) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
         if let Some(barrier) = self.end(End::Complete) {
-            self.ending = Some(Ending::Held(barrier, last));
+            self.ending = Some(Ending::Held(Box::new((barrier, last))));
             return self.poll_ending(cx);
         }
         self.ending = Some(Ending::Over);
@@ -190,14 +196,15 @@ impl Body {
     }
 
     fn poll_ending(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
-        if let Some(Ending::Held(barrier, _)) = &mut self.ending {
+        if let Some(Ending::Held(held)) = &mut self.ending {
+            let barrier = &mut held.0;
             ready!(Pin::new(&mut *barrier).poll(cx));
             if let Some(measured) = &mut self.measured {
                 measured.held(barrier.held());
             }
         }
         Poll::Ready(match self.ending.replace(Ending::Over) {
-            Some(Ending::Held(_, last)) => last.map(Ok),
+            Some(Ending::Held(held)) => held.1.map(Ok),
             Some(Ending::Broken(error)) => Some(Err(error)),
             Some(Ending::Over) | None => None,
         })
@@ -225,6 +232,9 @@ impl http_body::Body for Body {
         if polled.is_pending() && lease.is_driven() {
             lease.drive(cx);
             polled = Pin::new(&mut *body).poll_frame(&mut lease.context(cx));
+        }
+        if let Some(pace) = &this.pace {
+            if polled.is_ready() { pace.clients_turn() } else { pace.upstreams_turn() }
         }
         let error = match polled {
             Poll::Ready(Some(Ok(frame))) => {

@@ -19,7 +19,7 @@ use tower::Service;
 use super::body::Body;
 use super::headers;
 use super::lease::{Lease, Sent};
-use super::link::{Hold, Link};
+use super::link::{Hold, Link, Pace};
 use super::tee::{Barrier, Tee};
 use super::upgrade::Wish;
 use super::upload::{self, Progress, Stage, Upload};
@@ -66,8 +66,10 @@ struct Forwarding {
     /// The client's connection. Half of it can be closed only where it is one's own: not in HTTP/2.
     link: Option<Arc<Link>>,
     wish: Option<Wish>,
-    /// Once all of the request is there.
+    /// Until the response begins; then it is the lease's.
     hold: Option<Hold>,
+    /// In HTTP/2.
+    pace: Option<Arc<Pace>>,
 }
 
 impl Forwarding {
@@ -87,9 +89,10 @@ impl Forwarding {
             progress: None,
             hold: None,
             link: None,
+            pace: None,
             proxy,
         };
-        let mut request = request.map(|body| Upload::new(body, tee));
+        let mut request = request.map(|body| Upload::new(body, tee, (version < Version::HTTP_2).then_some(&link)));
         let rewritten = if version == Version::HTTP_2
             && !headers::fits(request.headers(), this.proxy.max_headers, this.proxy.max_header_size)
         {
@@ -100,7 +103,9 @@ impl Forwarding {
         if let Err(error) = rewritten {
             return Err(this.unanswered(error));
         }
-        if version < Version::HTTP_2 {
+        if version == Version::HTTP_2 {
+            this.pace = Some(link.pace());
+        } else {
             if version < Version::HTTP_11 {
                 link.set_unframed();
             }
@@ -108,9 +113,7 @@ impl Forwarding {
         }
         upload::watch_interim(&mut request, this.link.as_ref());
         this.progress = request.body().progress();
-        if this.progress.is_none() {
-            this.hold = this.link.as_ref().map(Link::hold);
-        }
+        this.hold = this.link.as_ref().map(Link::hold);
         this.request = Some(request);
         Ok(this)
     }
@@ -191,6 +194,10 @@ impl Forwarding {
             }
             response.body_mut().capture(capture);
         }
+        if let Some(pace) = self.pace.take() {
+            pace.clients_turn();
+            response.body_mut().keep_pace(pace);
+        }
         if !response.body().is_end_stream() {
             return Ok((response, None));
         }
@@ -212,10 +219,17 @@ impl Forwarding {
         let http1 = self.wish.is_some();
         let mut lease = self.proxy.pool.lease(http1).await?;
         loop {
-            lease.follow(self.link.as_ref());
             // It was put there when this began, or below.
             let Some(mut request) = self.request.take() else { unreachable!() };
             let http2 = lease.is_http2().then(|| self.proxy.pool.dial().uri_scheme());
+            if http2.is_some() {
+                // hyper passes no interim response of HTTP/2 on.
+                request.body_mut().open();
+                // There a stream has no half that is left to be closed: who closes theirs has left, and what is sent ends at once.
+                if self.hold.take().is_some() && self.link.as_ref().is_some_and(|link| link.is_half_closed()) {
+                    tokio::task::yield_now().await;
+                }
+            }
             headers::frame(&mut request, http2, self.wish.as_ref().map(Wish::protocol))?;
             let repeatable = lease.is_reused() && self.progress.is_none() && request.method().is_idempotent();
             let again = repeatable.then(|| Box::new(without_body(&request)));
@@ -226,9 +240,8 @@ impl Forwarding {
             };
             let unsent = error.take_message().filter(|_| lease.is_reused());
             self.request = unsent.or_else(|| again.filter(|_| ended_early(error.error())).map(|request| *request));
-            if self.request.is_none() {
-                return Err(self.broken(error.into_error()));
-            }
+            let Some(request) = &mut self.request else { return Err(self.broken(error.into_error())) };
+            upload::watch_interim(request, self.link.as_ref());
             drop(error);
             lease = self.proxy.pool.connect(http1).await?;
         }
@@ -236,7 +249,7 @@ impl Forwarding {
 
     /// Waits for the head: `response_timeout` from the moment at which the request was sent, and as long as its body moves.
     async fn head(&mut self, lease: &mut Lease, mut sending: Pin<&mut impl Future<Output = Sent>>) -> Result<Sent, ProxyError> {
-        let Self { proxy, progress, link, hold, .. } = self;
+        let Self { proxy, progress, link, .. } = self;
         let asked = Instant::now();
         // Whichever limit applies, looking this often is never too late for it.
         let look = if progress.is_some() { proxy.response_timeout.min(proxy.idle_timeout) } else { proxy.response_timeout };
@@ -244,8 +257,8 @@ impl Forwarding {
         let answered = poll_fn(|cx| {
             lease.drive(cx);
             let stage = progress.as_ref().map_or(Stage::Sent, |progress| progress.stage());
-            if hold.is_none() && stage == Stage::Sent && lease.is_driven() {
-                *hold = link.as_ref().map(Link::hold);
+            if stage == Stage::Sent && lease.follow(link.as_ref()) {
+                lease.drive(cx);
             }
             if let Poll::Ready(done) = sending.as_mut().poll(&mut lease.context(cx)) {
                 return Poll::Ready(Ok(done));
@@ -292,8 +305,6 @@ fn without_body(request: &Request<Upload>) -> Request<Upload> {
     copy.uri_mut().clone_from(request.uri());
     *copy.version_mut() = request.version();
     copy.headers_mut().clone_from(request.headers());
-    // Who is to hear of interim responses, the second time too.
-    copy.extensions_mut().clone_from(request.extensions());
     copy
 }
 

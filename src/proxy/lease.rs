@@ -208,9 +208,13 @@ impl Lease {
         matches!(&self.connection, Connection::Http1(connection) if connection.driver.is_some())
     }
 
-    /// Whose request it is: if this client closes its half, the upstream is told, and decides.
-    pub fn follow(&mut self, link: Option<&Arc<Link>>) {
+    /// All of the request is there: if the client closes its half, the upstream is told, and decides. Whether it is to be told at once.
+    pub fn follow(&mut self, link: Option<&Arc<Link>>) -> bool {
+        if self.link.is_some() {
+            return false;
+        }
         self.link = link.cloned();
+        link.is_some_and(|link| link.is_half_closed())
     }
 
     /// Holds the client's connection as long as the lease lasts.

@@ -5,11 +5,15 @@
 
 use std::collections::VecDeque;
 use std::pin::Pin;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::time::Duration;
 
 use bytes::Bytes;
 use http::{HeaderMap, StatusCode};
+use tokio::time::Instant;
+
+use crate::clock::as_ms;
 
 /// A tunnel that a connection has become.
 pub type Tunnel = Pin<Box<dyn Future<Output = ()> + Send>>;
@@ -37,6 +41,36 @@ pub struct Link {
     has_interim: AtomicBool,
     interim: Mutex<VecDeque<Bytes>>,
     tunnel: Mutex<Option<Tunnel>>,
+    /// Of the responses of an HTTP/2 connection.
+    paces: Mutex<Vec<Weak<Pace>>>,
+}
+
+/// Whose turn it is with a response on an HTTP/2 connection. There a client that takes nothing of one stream keeps hyper from polling
+/// that body, while the connection is as lively as ever; so no timer of the body or the socket sees it.
+#[derive(Debug)]
+pub struct Pace {
+    began: Instant,
+    /// Since when the client is to take what there is, in milliseconds after `began`; [`UPSTREAMS_TURN`] if there is nothing.
+    since: AtomicU64,
+}
+
+const UPSTREAMS_TURN: u64 = u64::MAX;
+
+impl Pace {
+    /// There is something to take.
+    pub fn clients_turn(&self) {
+        self.since.store(as_ms(self.began.elapsed()), Ordering::Relaxed);
+    }
+
+    /// There is nothing to take.
+    pub fn upstreams_turn(&self) {
+        self.since.store(UPSTREAMS_TURN, Ordering::Relaxed);
+    }
+
+    fn is_stuck(&self, limit: Duration) -> bool {
+        let since = self.since.load(Ordering::Relaxed);
+        since != UPSTREAMS_TURN && self.began.elapsed() > Duration::from_millis(since) + limit
+    }
 }
 
 impl Link {
@@ -65,6 +99,11 @@ impl Link {
     pub fn hold(self: &Arc<Self>) -> Hold {
         self.holds.store(true, Ordering::Relaxed);
         Hold(Arc::clone(self))
+    }
+
+    /// A half-close ends the connection after all.
+    pub fn release(&self) {
+        self.holds.store(false, Ordering::Relaxed);
     }
 
     /// Whether a half-close is held back.
@@ -135,6 +174,22 @@ impl Link {
         next
     }
 
+    /// Watches the pace of a response. It is the upstream's turn.
+    pub fn pace(&self) -> Arc<Pace> {
+        let pace = Arc::new(Pace { began: Instant::now(), since: AtomicU64::new(UPSTREAMS_TURN) });
+        let mut paces = lock(&self.paces);
+        if paces.len() == paces.capacity() {
+            paces.retain(|pace| pace.strong_count() > 0);
+        }
+        paces.push(Arc::downgrade(&pace));
+        pace
+    }
+
+    /// Whether the client has taken nothing of a response for so long, although there was something.
+    pub fn is_stuck(&self, limit: Duration) -> bool {
+        lock(&self.paces).iter().filter_map(Weak::upgrade).any(|pace| pace.is_stuck(limit))
+    }
+
     /// Leaves a tunnel for the connection to become once hyper has written the `101`.
     pub fn leave_tunnel(&self, tunnel: Tunnel) {
         *lock(&self.tunnel) = Some(tunnel);
@@ -152,7 +207,7 @@ pub struct Hold(Arc<Link>);
 
 impl Drop for Hold {
     fn drop(&mut self) {
-        self.0.holds.store(false, Ordering::Relaxed);
+        self.0.release();
     }
 }
 

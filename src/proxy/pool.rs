@@ -2,7 +2,7 @@
 //!
 //! HTTP/1: last in, first out. Under a steady load a few connections do the work and the others grow old and go. A connection comes
 //! back only after an exchange that ended cleanly in both directions; after any other it is closed at once, which is also how an
-//! upstream learns that the client has left.
+//! upstream learns that the client has left. There are never more than `max_in_flight` of them, because each has been one request's own.
 //!
 //! HTTP/2: as few connections as the upstream's limit of streams allows.
 

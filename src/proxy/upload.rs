@@ -87,6 +87,8 @@ pub struct Upload {
     progress: Option<Arc<Progress>>,
     tee: Option<Tee>,
     gate: Gate,
+    /// The client's HTTP/1 connection.
+    link: Option<Arc<Link>>,
 }
 
 /// `Expect: 100-continue`: the client's body is asked for (which sends the client its `100`) when the upstream has asked for it.
@@ -101,8 +103,8 @@ enum Gate {
 }
 
 impl Upload {
-    /// A body as it came from the client.
-    pub fn new(inner: Incoming, tee: Option<Tee>) -> Self {
+    /// A body as it comes from the client, by `link` if that speaks HTTP/1.
+    pub fn new(inner: Incoming, tee: Option<Tee>, link: Option<&Arc<Link>>) -> Self {
         let progress = (!inner.is_end_stream()).then(|| {
             Arc::new(Progress {
                 began: Instant::now(),
@@ -111,12 +113,18 @@ impl Upload {
                 kept: OnceLock::new(),
             })
         });
-        Self { inner: Some(inner), progress, tee, gate: Gate::Open }
+        let link = progress.as_ref().and(link).cloned();
+        Self { inner: Some(inner), progress, tee, gate: Gate::Open, link }
     }
 
     /// No body.
     pub fn empty() -> Self {
-        Self { inner: None, progress: None, tee: None, gate: Gate::Open }
+        Self { inner: None, progress: None, tee: None, gate: Gate::Open, link: None }
+    }
+
+    /// Waits for no `100 Continue`.
+    pub fn open(&mut self) {
+        self.gate = Gate::Open;
     }
 
     /// How far it is; none for an empty body.
@@ -166,6 +174,14 @@ impl Body for Upload {
             Poll::Pending => {
                 if let Some(progress) = &this.progress {
                     progress.set(Stage::Client);
+                }
+                // The client has closed its half, and all that it had sent before has come: this is no end of a request.
+                if let Some(link) = &this.link
+                    && link.is_half_closed()
+                    && link.holds()
+                {
+                    link.release();
+                    cx.waker().wake_by_ref();
                 }
             }
             Poll::Ready(Some(Ok(frame))) => {

@@ -3,9 +3,10 @@
 use std::convert::Infallible;
 use std::io;
 use std::net::IpAddr;
-use std::pin::{Pin, pin};
+use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
+use std::time::Duration;
 
 use bytes::{Buf, Bytes, BytesMut};
 use http::{Request, Response};
@@ -33,7 +34,6 @@ const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 const USUAL_HEADERS: usize = 100;
 
 /// How the connections of one proxy are served.
-#[derive(Clone)]
 pub struct Conversation {
     proxy: Arc<Proxy>,
     stack: Stack,
@@ -64,25 +64,18 @@ impl Conversation {
     }
 
     /// Serves one connection until it ends, or until `stop` and the end of what is under way.
+    ///
+    /// The large parts are boxed: an idle connection is to hold what it needs, and not what a handshake or HTTP/2 would.
     pub async fn hold(
-        self,
+        self: Arc<Self>,
         socket: Socket,
         tls: Option<Arc<ServerConfig>>,
         peer: Option<IpAddr>,
         mut stop: watch::Receiver<bool>,
     ) {
-        let limit = self.proxy.header_read_timeout;
-        let opening = async {
-            let socket = match tls {
-                Some(config) => socket.serve_tls(config).await?,
-                None => socket,
-            };
-            let mut socket = Stall::new(socket, self.proxy.idle_timeout());
-            let (prefix, http2) = begin_http(&mut socket).await?;
-            Ok::<_, io::Error>((socket, prefix, http2))
-        };
+        let opening = Box::pin(tokio::time::timeout(self.proxy.header_read_timeout, self.open(socket, tls)));
         let opened = tokio::select! {
-            done = tokio::time::timeout(limit, opening) => done.unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into())),
+            opened = opening => opened.unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into())),
             // It has asked for nothing yet.
             () = stopping(&mut stop) => return,
         };
@@ -93,12 +86,22 @@ impl Conversation {
         }
     }
 
-    async fn hold_http1(self, socket: Stall<Socket>, prefix: Bytes, peer: Option<IpAddr>, mut stop: watch::Receiver<bool>) {
+    /// Shakes hands, and waits for the first bytes: the socket, these bytes, and whether they begin HTTP/2.
+    async fn open(&self, socket: Socket, tls: Option<Arc<ServerConfig>>) -> io::Result<(Stall<Socket>, Bytes, bool)> {
+        let socket = match tls {
+            Some(config) => socket.serve_tls(config).await?,
+            None => socket,
+        };
+        let mut socket = Stall::new(socket, self.proxy.idle_timeout());
+        let (prefix, http2) = begin_http(&mut socket).await?;
+        Ok((socket, prefix, http2))
+    }
+
+    async fn hold_http1(&self, socket: Stall<Socket>, prefix: Bytes, peer: Option<IpAddr>, mut stop: watch::Receiver<bool>) {
         let link = Arc::new(Link::default());
         let wire = Wire::new(socket, prefix, Arc::clone(&link), Arc::clone(&self.proxy));
-        let door = Door { stack: self.stack, peer, link: Arc::clone(&link) };
-        let connection = pin!(self.http1.serve_connection(TokioIo::new(wire), door).with_upgrades());
-        let mut connection = Turns::of(connection);
+        let door = Door { stack: self.stack.clone(), peer, link: Arc::clone(&link) };
+        let mut connection = Turns::of(Box::pin(self.http1.serve_connection(TokioIo::new(wire), door).with_upgrades()));
         let ended = tokio::select! {
             ended = &mut connection => ended,
             () = stopping(&mut stop) => {
@@ -114,26 +117,33 @@ impl Conversation {
         }
     }
 
-    async fn hold_http2(self, socket: Begun<Stall<Socket>>, peer: Option<IpAddr>, mut stop: watch::Receiver<bool>) {
+    async fn hold_http2(&self, socket: Begun<Stall<Socket>>, peer: Option<IpAddr>, mut stop: watch::Receiver<bool>) {
         let link = Arc::new(Link::default());
-        let unused = self.proxy.header_read_timeout;
-        let door = Door { stack: self.stack, peer, link: Arc::clone(&link) };
-        let mut connection = pin!(self.http2.serve_connection(TokioIo::new(socket), door));
-        let over = async {
+        let (unused, limit) = (self.proxy.header_read_timeout, self.proxy.idle_timeout());
+        let door = Door { stack: self.stack.clone(), peer, link: Arc::clone(&link) };
+        let mut connection = Box::pin(self.http2.serve_connection(TokioIo::new(socket), door));
+        let serving = async {
+            let over = async {
+                tokio::select! {
+                    () = stopping(&mut stop) => {}
+                    () = idle(&link, unused) => {}
+                }
+            };
             tokio::select! {
-                () = stopping(&mut stop) => {}
-                () = idle(&link, unused) => {}
+                ended = connection.as_mut() => return ended,
+                () = over => connection.as_mut().graceful_shutdown(),
+            }
+            // A client that doesn't take its leave is left.
+            tokio::select! {
+                ended = connection.as_mut() => ended,
+                () = idle(&link, unused) => Ok(()),
             }
         };
         let ended = tokio::select! {
-            ended = connection.as_mut() => ended,
-            () = over => {
-                connection.as_mut().graceful_shutdown();
-                // A client that doesn't take its leave is left.
-                tokio::select! {
-                    ended = connection.as_mut() => ended,
-                    () = idle(&link, unused) => Ok(()),
-                }
+            ended = serving => ended,
+            () = stuck(&link, limit) => {
+                tracing::debug!("a client takes nothing of a response; its connection is cut off");
+                Ok(())
             }
         };
         if let Err(error) = ended {
@@ -149,7 +159,7 @@ async fn stopping(stop: &mut watch::Receiver<bool>) {
 }
 
 /// Resolves once a connection has had no exchange for so long.
-async fn idle(link: &Link, limit: std::time::Duration) {
+async fn idle(link: &Link, limit: Duration) {
     let (mut seen, mut since) = (link.begun(), Instant::now());
     loop {
         tokio::time::sleep_until(since + limit).await;
@@ -158,6 +168,13 @@ async fn idle(link: &Link, limit: std::time::Duration) {
             return;
         }
         (seen, since) = (begun, Instant::now());
+    }
+}
+
+/// Resolves once a response has waited for its client for `limit`, at most a quarter later.
+async fn stuck(link: &Link, limit: Duration) {
+    while !link.is_stuck(limit) {
+        tokio::time::sleep(limit / 4).await;
     }
 }
 

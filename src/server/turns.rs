@@ -10,6 +10,7 @@ use std::sync::atomic::{AtomicU8, Ordering};
 use std::task::{Context, Poll, Wake, Waker};
 
 use futures_util::task::AtomicWaker;
+use tokio::task::coop::has_budget_remaining;
 
 /// Polls in a row at most: other tasks of this thread want their turn too.
 const MOST: usize = 16;
@@ -72,6 +73,10 @@ impl<F: Future + Unpin> Future for Turns<F> {
             }
             if this.bell.state.compare_exchange(POLLING, IDLE, Ordering::AcqRel, Ordering::Acquire).is_ok() {
                 return Poll::Pending;
+            }
+            // tokio has the task yield: its sockets say nothing any more until it has.
+            if !has_budget_remaining() {
+                break;
             }
         }
         this.bell.state.store(IDLE, Ordering::Release);

@@ -3,12 +3,15 @@
 use std::fs::File;
 use std::io::Read;
 use std::path::Path;
+use std::sync::Arc;
 
 use rustls::RootCertStore;
-use rustls::pki_types::PrivateKeyDer;
+use rustls::client::WebPkiServerVerifier;
 use rustls::pki_types::pem::{Error, PemObject};
+use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use rustls::sign::CertifiedKey;
 
+use super::trust::Trust;
 use super::{TlsError, provider};
 use crate::config::ServerTls;
 
@@ -28,22 +31,28 @@ pub fn identity(files: &ServerTls) -> Result<CertifiedKey, Vec<TlsError>> {
 }
 
 /// The authorities of a file, else those of the system.
-pub fn authorities(path: Option<&Path>) -> Result<RootCertStore, TlsError> {
+pub fn trust(path: Option<&Path>) -> Result<Trust, TlsError> {
     let mut roots = RootCertStore::empty();
-    let Some(path) = path else {
+    let mut own = Vec::new();
+    if let Some(path) = path {
+        own = sections(path, "certificate", AUTHORITIES)?;
+        for certificate in &own {
+            let unusable = |error| fault(path, format!("has a certificate that cannot be used ({error}), {AUTHORITIES}"));
+            roots.add(CertificateDer::clone(certificate)).map_err(unusable)?;
+        }
+    } else {
         let found = rustls_native_certs::load_native_certs();
         // Some that nobody can read are usual; the others count.
         let (used, _) = roots.add_parsable_certificates(found.certs);
-        if used > 0 {
-            return Ok(roots);
+        if used == 0 {
+            return Err(TlsError::System(found.errors.first().map_or_else(|| "there are none".to_owned(), ToString::to_string)));
         }
-        return Err(TlsError::System(found.errors.first().map_or_else(|| "there are none".to_owned(), ToString::to_string)));
-    };
-    for certificate in sections(path, "certificate", AUTHORITIES)? {
-        let unusable = |error| fault(path, format!("has a certificate that cannot be used ({error}), {AUTHORITIES}"));
-        roots.add(certificate).map_err(unusable)?;
     }
-    Ok(roots)
+    let authorities = WebPkiServerVerifier::builder_with_provider(Arc::new(roots), provider())
+        .build()
+        // Without revocation lists it fails for want of authorities alone.
+        .expect("there are authorities");
+    Ok(Trust::new(authorities, own))
 }
 
 fn key(path: &Path) -> Result<PrivateKeyDer<'static>, TlsError> {

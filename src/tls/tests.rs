@@ -35,6 +35,13 @@ fn issue(dir: &Path, name: &str, issuer: &Issuer<'_, KeyPair>) {
     std::fs::write(dir.join(format!("{name}.key")), key.serialize_pem()).unwrap();
 }
 
+/// The authority.
+fn roots(dir: &TempDir) -> rustls::RootCertStore {
+    let mut roots = rustls::RootCertStore::empty();
+    roots.add(certificate(dir, "ca.pem")).unwrap();
+    roots
+}
+
 fn files(dir: &TempDir, cert: &str, key: &str) -> ServerTls {
     ServerTls { cert_file: dir.path().join(cert), key_file: dir.path().join(key) }
 }
@@ -93,7 +100,7 @@ async fn each_version_and_each_protocol_of_old_is_served() {
             let mut client = ClientConfig::builder_with_provider(provider())
                 .with_protocol_versions(&[version])
                 .unwrap()
-                .with_root_certificates(authorities(Some(&dir.path().join("ca.pem"))).unwrap())
+                .with_root_certificates(roots(&dir))
                 .with_no_client_auth();
             client.alpn_protocols = protocols.iter().map(|name| name.as_bytes().to_vec()).collect();
             let (at_server, _) = shake_hands(server.current(), Arc::new(client)).await.unwrap();
@@ -111,11 +118,39 @@ async fn an_authority_that_is_not_trusted_is_refused() {
     assert!(error.to_string().contains("invalid peer certificate"), "{error}");
 }
 
+/// As `openssl req -x509` makes it: an authority that has signed itself, and is a server.
+fn self_signed(name: &str, until: i32) -> TempDir {
+    let dir = tempfile::tempdir().unwrap();
+    let mut params = CertificateParams::new(vec![name.to_owned()]).unwrap();
+    params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+    params.not_after = rcgen::date_time_ymd(until, 1, 1);
+    let key = KeyPair::generate().unwrap();
+    std::fs::write(dir.path().join("ca.pem"), params.self_signed(&key).unwrap().pem()).unwrap();
+    std::fs::write(dir.path().join("ca.key"), key.serialize_pem()).unwrap();
+    dir
+}
+
+#[tokio::test]
+async fn a_certificate_that_has_signed_itself_is_trusted_if_it_is_in_the_file_and_for_its_names_and_its_time_alone() {
+    let refused = async |shown: &TempDir, trusted: &TempDir| {
+        let server = Server::load(&files(shown, "ca.pem", "ca.key")).unwrap();
+        let client = Client::load(&trusting(trusted)).unwrap();
+        shake_hands(server.current(), client.current()).await.err().map(|error| error.to_string())
+    };
+    let (own, other) = (self_signed("localhost", 4000), self_signed("localhost", 4000));
+    assert_eq!(refused(&own, &own).await, None);
+    assert!(refused(&own, &other).await.is_some());
+    let elsewhere = self_signed("agent.example", 4000);
+    assert!(refused(&elsewhere, &elsewhere).await.unwrap().contains("not valid for name"));
+    let old = self_signed("localhost", 2001);
+    assert!(refused(&old, &old).await.unwrap().contains("expired"));
+}
+
 #[tokio::test]
 async fn the_upstream_sees_the_clients_certificate() {
     let dir = certificates(&["server", "client"]);
     let identity = identity(&files(&dir, "server.pem", "server.key")).unwrap();
-    let roots = Arc::new(authorities(Some(&dir.path().join("ca.pem"))).unwrap());
+    let roots = Arc::new(roots(&dir));
     let verifier = rustls::server::WebPkiClientVerifier::builder_with_provider(roots, provider()).build().unwrap();
     let strict = ServerConfig::builder_with_provider(provider())
         .with_safe_default_protocol_versions()

