@@ -188,6 +188,10 @@ pub enum ProxyError {
     /// The connection broke before the response's head, or what came wasn't HTTP.
     #[error("the upstream gave no valid response: {0}")]
     Protocol(#[source] hyper::Error),
+    /// The connection ended before the response's head, and after the client had closed its half: most servers take that for the
+    /// client's leaving, and so it counts here.
+    #[error("the upstream gave no response once the client had closed its half of the connection")]
+    Abandoned,
     /// The response's head says something that it may not.
     #[error("the upstream's response can't be forwarded: {0}")]
     Misbehaved(&'static str),
@@ -239,7 +243,7 @@ impl ProxyError {
     pub fn code(&self) -> &'static str {
         match self {
             Self::Connect(_) | Self::ConnectTimeout(_) => "upstream_connect",
-            Self::Protocol(_) | Self::Misbehaved(_) => "upstream_protocol",
+            Self::Protocol(_) | Self::Abandoned | Self::Misbehaved(_) => "upstream_protocol",
             Self::ResponseTimeout(_) | Self::UploadTimeout(_) => "upstream_timeout",
             Self::LineFull { .. } | Self::WaitedTooLong(_) => "overloaded",
             Self::QueueFull => "queue_full",
@@ -294,7 +298,7 @@ impl ProxyError {
 
     /// Whether it is the upstream's fault.
     pub fn is_upstreams(&self) -> bool {
-        self.code().starts_with("upstream_")
+        self.code().starts_with("upstream_") && !matches!(self, Self::Abandoned)
     }
 
     /// How long to wait before the same request may succeed, where it may. The line moves on within moments.

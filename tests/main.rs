@@ -3,6 +3,7 @@
 mod cli;
 mod faults;
 mod full;
+mod idle;
 mod kill9;
 mod limits;
 mod outage;

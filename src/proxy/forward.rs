@@ -291,6 +291,9 @@ impl Forwarding {
         if io_error(&error).is_some_and(|error| error.kind() == io::ErrorKind::TimedOut) {
             return ProxyError::UploadTimeout(self.proxy.idle_timeout);
         }
+        if self.link.as_ref().is_some_and(|link| link.is_half_closed()) {
+            return ProxyError::Abandoned;
+        }
         ProxyError::Protocol(error)
     }
 }

@@ -210,6 +210,7 @@ impl<F: Future<Output = Result<Response<Body>, ProxyError>>> Future for MeasureF
                     measured.overhead = Some(measured.arrived.elapsed().saturating_sub(upstream));
                     response.body_mut().keep_measure(measured);
                 }
+                Err(ProxyError::Abandoned) => measured.status = CLIENT_LEFT,
                 Err(error) => measured.status = error.status().as_u16(),
             }
         }

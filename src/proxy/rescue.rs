@@ -105,7 +105,7 @@ fn respond(with: &RescueLayer, error: &ProxyError) -> Response<Body> {
     let (proxy, code, status) = (&*with.proxy, error.code(), error.status());
     match code {
         "internal" => tracing::error!(proxy, code, panic = %error, "a handler panicked"),
-        "upstream_connect" | "upstream_protocol" | "upstream_timeout" => tracing::warn!(proxy, code, %error, "no response"),
+        _ if error.is_upstreams() => tracing::warn!(proxy, code, %error, "no response"),
         // The client's own fault, or more of them than there are places: counted, and a line each would only add to the load.
         _ => tracing::debug!(proxy, code, %error, "refused"),
     }

@@ -2,6 +2,7 @@
 
 mod aborts;
 mod barrier;
+mod breaker;
 mod capture;
 mod line;
 mod malformed;

@@ -24,6 +24,8 @@ const MOMENTS: [Moment; 5] = [Moment::InLine, Moment::BeforeHead, Moment::MidReq
 #[derive(Debug, Clone, Copy)]
 struct Case {
     moment: Moment,
+    /// The request has no body.
+    bare: bool,
     framing: Framing,
     client: Http,
     upstream: Http,
@@ -33,20 +35,22 @@ struct Case {
 /// Every case in which the side that leaves, of the version `of`, can leave so.
 fn cases(of: impl Fn(&Case) -> Http) -> Vec<Case> {
     let mut cases = Vec::new();
-    for moment in MOMENTS {
+    for (moment, bare) in MOMENTS.into_iter().flat_map(|moment| [(moment, false), (moment, true)]) {
         for framing in [Framing::Length, Framing::Stream] {
             for (client, upstream) in VERSIONS.into_iter().flat_map(|client| VERSIONS.map(|upstream| (client, upstream))) {
                 for leave in [Leave::Close, Leave::Reset, Leave::Cancel] {
-                    let case = Case { moment, framing, client, upstream, leave };
-                    let stream_only = leave == Leave::Cancel;
-                    // A stream that has ended can't be reset any more.
-                    if !stream_only || (of(&case) == Http::Two && moment != Moment::AfterLastByte) {
-                        cases.push(case);
-                    }
+                    cases.push(Case { moment, bare, framing, client, upstream, leave });
                 }
             }
         }
     }
+    cases.retain(|case| match case.moment {
+        // A stream that has ended can't be reset any more.
+        Moment::AfterLastByte => case.leave != Leave::Cancel,
+        Moment::MidRequest => !case.bare,
+        _ => true,
+    });
+    cases.retain(|case| case.leave != Leave::Cancel || of(case) == Http::Two);
     cases
 }
 
@@ -134,22 +138,26 @@ async fn until_moment(case: Case, running: &Running, upstream: &mut Upstream, cl
         other.ask("GET", "/first", case.framing, 0).await;
         Some(other)
     } else {
-        client.ask("POST", "/run/x", case.framing, 2 * UP.len()).await;
-        client.send(UP, false).await;
+        client.ask("POST", "/run/x", case.framing, if case.bare { 0 } else { 2 * UP.len() }).await;
         None
     };
+    if other.is_none() && !case.bare {
+        client.send(UP, false).await;
+    }
     let mut asked = upstream.request().await;
     if case.moment == Moment::InLine {
         client.ask("POST", "/run/x", case.framing, 0).await;
         eventually(|| running.proxy.waiting() == 1).await;
         return (asked, other);
     }
-    assert_eq!(asked.read(UP.len()).await, UP);
-    if case.moment == Moment::MidRequest {
-        return (asked, None);
+    if !case.bare {
+        assert_eq!(asked.read(UP.len()).await, UP);
+        if case.moment == Moment::MidRequest {
+            return (asked, None);
+        }
+        client.send(UP, true).await;
+        assert_eq!(asked.rest().await, (UP.to_vec(), End::Clean));
     }
-    client.send(UP, true).await;
-    assert_eq!(asked.rest().await, (UP.to_vec(), End::Clean));
     if case.moment == Moment::BeforeHead {
         return (asked, None);
     }
