@@ -26,7 +26,7 @@ use tokio::time::{Instant, Sleep};
 use super::forward::io_error;
 use super::lease::Lease;
 use super::line::Place;
-use super::link::{Link, Pace};
+use super::link::{Hold, Link, Pace};
 use super::measure::Measured;
 use super::tee::{Barrier, Tee};
 use super::upgrade::Handed;
@@ -42,6 +42,8 @@ pub struct Body {
     upload: Option<Arc<Progress>>,
     link: Option<Arc<Link>>,
     pace: Option<Arc<Pace>>,
+    /// The client may have closed its half; it waits for all of this.
+    hold: Option<Hold>,
     tap: Option<Tap>,
     ending: Option<Ending>,
     idle: Idle,
@@ -123,6 +125,11 @@ impl Body {
         made.idle.limit = idle_limit;
         made.upstream_time = took;
         made
+    }
+
+    /// Keeps a half-close from ending the connection until the last byte is out.
+    pub(super) fn keep_hold(&mut self, hold: Option<Hold>) {
+        self.hold = hold;
     }
 
     /// Lets the client's HTTP/2 connection see whose turn it is.

@@ -66,7 +66,7 @@ struct Forwarding {
     /// The client's connection. Half of it can be closed only where it is one's own: not in HTTP/2.
     link: Option<Arc<Link>>,
     wish: Option<Wish>,
-    /// Until the response begins; then it is the lease's.
+    /// Until the response begins; then it is the body's.
     hold: Option<Hold>,
     /// In HTTP/2.
     pace: Option<Arc<Pace>>,
@@ -171,8 +171,7 @@ impl Forwarding {
         } else {
             if self.progress.as_ref().is_some_and(|progress| progress.stage() != Stage::Sent) {
                 lease.detach();
-            } else {
-                lease.hold(self.hold.take());
+                self.hold = None;
             }
             (Either::Right(lease), false)
         };
@@ -197,6 +196,9 @@ impl Forwarding {
         if let Some(pace) = self.pace.take() {
             pace.clients_turn();
             response.body_mut().keep_pace(pace);
+        }
+        if !upgraded {
+            response.body_mut().keep_hold(self.hold.take());
         }
         if !response.body().is_end_stream() {
             return Ok((response, None));

@@ -22,7 +22,7 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::task::AbortHandle;
 use tokio::time::{Instant, Sleep};
 
-use super::link::{Hold, Link};
+use super::link::Link;
 use super::pool::Pool;
 use super::upload::Upload;
 
@@ -131,19 +131,18 @@ pub struct Lease {
     reused: bool,
     /// The client's connection, whose half-close the upstream is told.
     link: Option<Arc<Link>>,
-    hold: Option<Hold>,
 }
 
 impl Lease {
     /// Of an HTTP/1 connection; `reused` if it has served before.
     pub fn exclusive(pool: Arc<Pool>, connection: Box<Exclusive>, reused: bool) -> Self {
-        Self { pool, connection: Connection::Http1(connection), reused, link: None, hold: None }
+        Self { pool, connection: Connection::Http1(connection), reused, link: None }
     }
 
     /// Of a stream of an HTTP/2 connection.
     pub fn stream(pool: Arc<Pool>, connection: Arc<Shared>, reused: bool) -> Self {
         connection.streams.fetch_add(1, Ordering::Relaxed);
-        Self { pool, connection: Connection::Http2(connection), reused, link: None, hold: None }
+        Self { pool, connection: Connection::Http2(connection), reused, link: None }
     }
 
     /// Whether the upstream may have closed the connection before this request came to it.
@@ -217,14 +216,8 @@ impl Lease {
         link.is_some_and(|link| link.is_half_closed())
     }
 
-    /// Holds the client's connection as long as the lease lasts.
-    pub fn hold(&mut self, hold: Option<Hold>) {
-        self.hold = hold;
-    }
-
     /// From here on the client's half-close is nothing to the upstream.
     pub fn let_go(&mut self) {
-        self.hold = None;
         self.link = None;
     }
 

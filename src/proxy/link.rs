@@ -32,6 +32,8 @@ pub struct Link {
     holds: AtomicBool,
     /// The client has closed its half while `holds`.
     half_closed: AtomicBool,
+    /// It did so in the middle of a request.
+    unfinished: AtomicBool,
     /// A request's body was left unread.
     unread: AtomicBool,
     /// The client reads a response to the end of the connection (HTTP/1.0), and hears of no interim ones.
@@ -41,6 +43,7 @@ pub struct Link {
     has_interim: AtomicBool,
     interim: Mutex<VecDeque<Bytes>>,
     tunnel: Mutex<Option<Tunnel>>,
+    is_tunnel: AtomicBool,
     /// Of the responses of an HTTP/2 connection.
     paces: Mutex<Vec<Weak<Pace>>>,
 }
@@ -101,9 +104,15 @@ impl Link {
         Hold(Arc::clone(self))
     }
 
-    /// A half-close ends the connection after all.
-    pub fn release(&self) {
+    /// The client has closed its half in the middle of its request: hyper is to see that for itself.
+    pub fn leave_unfinished(&self) {
+        self.unfinished.store(true, Ordering::Relaxed);
         self.holds.store(false, Ordering::Relaxed);
+    }
+
+    /// Whether it has.
+    pub fn is_unfinished(&self) -> bool {
+        self.unfinished.load(Ordering::Relaxed)
     }
 
     /// Whether a half-close is held back.
@@ -193,6 +202,12 @@ impl Link {
     /// Leaves a tunnel for the connection to become once hyper has written the `101`.
     pub fn leave_tunnel(&self, tunnel: Tunnel) {
         *lock(&self.tunnel) = Some(tunnel);
+        self.is_tunnel.store(true, Ordering::Relaxed);
+    }
+
+    /// Whether what comes from now on is the tunnel's.
+    pub fn is_tunnel(&self) -> bool {
+        self.is_tunnel.load(Ordering::Relaxed)
     }
 
     /// The tunnel, if there is one.
@@ -207,7 +222,7 @@ pub struct Hold(Arc<Link>);
 
 impl Drop for Hold {
     fn drop(&mut self) {
-        self.0.release();
+        self.0.holds.store(false, Ordering::Relaxed);
     }
 }
 

@@ -180,7 +180,7 @@ impl Body for Upload {
                     && link.is_half_closed()
                     && link.holds()
                 {
-                    link.release();
+                    link.leave_unfinished();
                     cx.waker().wake_by_ref();
                 }
             }

@@ -46,8 +46,9 @@ impl Conversation {
     pub fn new(proxy: Arc<Proxy>, stack: Stack) -> Self {
         let mut http1 = http1::Builder::new();
         http1
-            // The wire's affair (`wire.rs`).
+            // Both are the wire's affair (`wire.rs`).
             .header_read_timeout(None)
+            .half_close(true)
             .max_header_size(proxy.max_header_size)
             // What the upstream doesn't send, the client doesn't get.
             .auto_date_header(false);

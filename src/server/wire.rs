@@ -1,9 +1,10 @@
 //! The socket of a client's HTTP/1 connection, as hyper sees it. It does six things that hyper can't be asked for, or not as cheaply:
 //!
-//! - **Half-close.** To hyper the end of what a client sends is the end of the client. A client that has sent all of its request may
-//!   close its half and still wait for the response (RFC 9112 §9.6 leaves that to the server). So the end is kept from hyper while
-//!   the exchange holds it ([`Link::hold`]): the upstream gets it, and decides. Should nothing come back for [`HALF_CLOSED_WAIT`],
-//!   the client is taken to have left.
+//! - **Half-close.** To hyper the end of what a client sends is either the end of the client or nothing at all. A client that has sent
+//!   all of its request may close its half and still wait for the response (RFC 9112 §9.6 leaves that to the server). So hyper is
+//!   told that it is nothing, and the wire looks for it: while the exchange holds the connection ([`Link::hold`]) the upstream gets
+//!   it, and decides. Should nothing come back for [`HALF_CLOSED_WAIT`], the client is taken to have left. (hyper would also take a
+//!   second buffer of 8 KB for each request, to look.)
 //! - **Interim responses** (1xx) are written in front of the response. Where the client doesn't take what was written before, they
 //!   are left out: nobody may depend on them.
 //! - **Heads that hyper refuses** get the same problem details as all that offramp refuses, instead of hyper's bare status.
@@ -38,7 +39,7 @@ const LINGER: Duration = Duration::from_secs(2);
 /// The socket `io` of the connection `link`.
 pub struct Wire {
     io: Stall<Socket>,
-    /// What was read of it before hyper came.
+    /// What was read of it before hyper asked.
     prefix: Bytes,
     link: Arc<Link>,
     proxy: Arc<Proxy>,
@@ -144,6 +145,34 @@ impl Wire {
         Poll::Ready(Err(io::Error::new(io::ErrorKind::TimedOut, "no request came within header_read_timeout")))
     }
 
+    /// While hyper doesn't read: whether the client still can send. An error once it has left.
+    fn poll_watch(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        if self.ended.is_none() && self.prefix.is_empty() {
+            // As long as the next request waits in here, nobody has to know what comes behind it.
+            let mut next = [0; 64];
+            let mut buf = ReadBuf::new(&mut next);
+            ready!(Pin::new(&mut self.io).poll_read(cx, &mut buf))?;
+            if !buf.filled().is_empty() {
+                self.prefix = Bytes::copy_from_slice(buf.filled());
+                return Poll::Pending;
+            }
+            self.end();
+            // The exchange hears of it in its next turn.
+            cx.waker().wake_by_ref();
+        }
+        if self.ended.is_some() && !self.link.is_unfinished() {
+            ready!(self.poll_ended(cx))?;
+            return Poll::Ready(Err(io::Error::new(io::ErrorKind::ConnectionAborted, "the client has left")));
+        }
+        Poll::Pending
+    }
+
+    fn end(&mut self) {
+        self.link.half_close();
+        let now = Instant::now();
+        self.ended = Some(Ended { since: now, timer: Box::pin(tokio::time::sleep_until(now + HALF_CLOSED_WAIT)) });
+    }
+
     /// The end of what the client sends, once hyper may know of it.
     fn poll_ended(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         let Some(ended) = &mut self.ended else { return Poll::Ready(Ok(())) };
@@ -183,9 +212,7 @@ impl AsyncRead for Wire {
         if buf.filled().len() > before || buf.remaining() == 0 || !this.link.holds() {
             return Poll::Ready(Ok(()));
         }
-        this.link.half_close();
-        let now = Instant::now();
-        this.ended = Some(Ended { since: now, timer: Box::pin(tokio::time::sleep_until(now + HALF_CLOSED_WAIT)) });
+        this.end();
         this.poll_ended(cx)
     }
 }
@@ -220,9 +247,17 @@ impl AsyncWrite for Wire {
 
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         // hyper asks for it once it has nothing left to write.
-        self.blocked = false;
-        ready!(self.poll_out(cx))?;
-        Pin::new(&mut self.io).poll_flush(cx)
+        let this = &mut *self;
+        this.blocked = false;
+        ready!(this.poll_out(cx))?;
+        ready!(Pin::new(&mut this.io).poll_flush(cx))?;
+        if this.link.is_busy()
+            && !this.link.is_tunnel()
+            && let Poll::Ready(left) = this.poll_watch(cx)
+        {
+            return Poll::Ready(left);
+        }
+        Poll::Ready(Ok(()))
     }
 
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {

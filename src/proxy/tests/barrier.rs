@@ -86,3 +86,22 @@ async fn a_full_queue_refuses_before_the_upstream_is_called_if_told_so() {
     agent.always(b"HTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n");
     assert!(running.get("/run/x").await.starts_with("HTTP/1.1 200 OK"));
 }
+
+#[tokio::test]
+async fn inv2_a_client_that_has_closed_its_half_gets_the_last_byte_after_the_commit_too() {
+    let (recorder, agent) = (Recorder::slow(), Agent::new().await);
+    let running = start(proxy_to(agent.at()), recorder.clone()).await;
+    let mut client = running.connect().await;
+    client.write_all(&post("/run/x", r#"{"message":"hi"}"#)).await.unwrap();
+    client.shutdown().await.unwrap();
+    let mut upstream = agent.accept().await;
+    read_until(&mut upstream, b"\"hi\"}").await.unwrap();
+    assert_eq!(rest(&mut upstream).await, b"", "the upstream is told");
+    upstream.write_all(b"HTTP/1.1 200 OK\r\ncontent-length: 17\r\n\r\n{\"message\":\"yes\"}").await.unwrap();
+    recorder.appended(1).await;
+    assert!(read_head(&mut client).await.is_some());
+    assert!(is_silent(&mut client).await);
+    recorder.commit(Ok(()));
+    assert_eq!(text(&rest(&mut client).await), "{\"message\":\"yes\"}");
+    running.idle().await;
+}
