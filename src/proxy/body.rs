@@ -26,7 +26,7 @@ use tokio::time::{Instant, Sleep};
 use super::forward::io_error;
 use super::lease::Lease;
 use super::line::Place;
-use super::link::{Link, Pace};
+use super::link::{Hold, Link, Pace};
 use super::measure::Measured;
 use super::tee::{Barrier, Tee};
 use super::upgrade::Handed;
@@ -44,6 +44,8 @@ pub struct Body {
     pace: Option<Arc<Pace>>,
     tap: Option<Tap>,
     ending: Option<Ending>,
+    /// The last byte may have to wait after the upstream has done its part.
+    hold: Option<Hold>,
     idle: Idle,
     upstream_time: Duration,
     // Dropped with the body, in this order: the measurement is the last to see it.
@@ -168,7 +170,7 @@ impl Body {
             && end == End::Complete
             && sent
         {
-            lease.give_back();
+            self.hold = lease.give_back();
         }
         if let Some(link) = &self.link
             && !sent

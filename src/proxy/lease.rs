@@ -244,17 +244,20 @@ impl Lease {
         }
     }
 
-    /// Keeps the connection for the next exchange. Only after one that ended cleanly in both directions.
-    pub fn give_back(mut self) {
+    /// Keeps the connection for the next exchange. Only after one that ended cleanly in both directions; its hold lasts until the
+    /// client has the end, too.
+    pub fn give_back(mut self) -> Option<Hold> {
+        let hold = self.hold.take();
         let half_closed = self.link.as_ref().is_some_and(|link| link.is_half_closed());
         // A stream just ends.
-        let Connection::Http1(connection) = &self.connection else { return };
-        if connection.driver.is_some()
+        if let Connection::Http1(connection) = &self.connection
+            && connection.driver.is_some()
             && !half_closed
             && let Connection::Http1(connection) = std::mem::replace(&mut self.connection, Connection::Returned)
         {
             self.pool.put(connection);
         }
+        hold
     }
 }
 
