@@ -281,6 +281,31 @@ async fn inv1_a_client_that_closes_its_half_still_gets_its_answer() {
 }
 
 #[tokio::test]
+async fn inv1_a_client_may_close_its_half_with_its_last_byte() {
+    for (framing, size) in [(Framing::Length, 5), (Framing::Stream, 5), (Framing::Length, 300_000), (Framing::Stream, 300_000)] {
+        let mut upstream = Upstream::new(Http::One, Leave::Close).await;
+        let running = start(upstream.proxy(), Recorder::quick()).await;
+        let mut client = Client::connect(running.at, Http::One, Leave::Close).await;
+        let body: &'static [u8] = vec![b'x'; size].leak();
+        let mut asked = None;
+        client.ask("POST", "/run/x", framing, size).await;
+        let sending = async {
+            // All of it at once where it fits into the buffers on the way, or as they become free.
+            client.send(body, true).await;
+            client.close_half().await;
+        };
+        tokio::join!(sending, async { asked = Some(upstream.request().await) });
+        let mut asked = asked.unwrap();
+        assert_eq!(asked.rest().await, (body.to_vec(), End::Clean));
+        asked.answer(framing, DOWN.len()).await;
+        asked.send(DOWN, true).await;
+        assert_eq!(client.head().await.status(), 200);
+        assert_eq!(client.rest().await, (DOWN.to_vec(), End::Clean));
+        running.idle().await;
+    }
+}
+
+#[tokio::test]
 async fn inv1_a_client_that_closed_its_half_is_not_waited_for_for_ever() {
     let (running, mut client, _asked) = half_closed(Http::One).await;
     assert_eq!(running.proxy.in_flight(), 1);
