@@ -34,6 +34,9 @@ use super::upload::{Progress, Stage};
 use crate::capture::{Capture, Kept};
 use crate::episode::End;
 
+/// How long another task may take to flush what came before an error.
+const FLUSH: Duration = Duration::from_millis(20);
+
 /// A response's body: the upstream's, or a sentence of offramp's own.
 #[derive(Default)]
 pub struct Body {
@@ -79,7 +82,8 @@ struct Tap {
 enum Ending {
     /// The last frame (or the bare end) waits for its barrier. Boxed: a response that isn't captured is to be small.
     Held(Box<(Barrier, Option<Frame<Bytes>>)>),
-    /// The error goes one turn after the bytes before it, so that hyper flushes those first.
+    /// The error goes after the bytes before it, once they are flushed: in HTTP/1 one turn later. In HTTP/2 another task flushes, and
+    /// the reset of a stream takes back all of it that waits.
     Broken(BodyError),
     /// Nothing more.
     Over,
@@ -210,6 +214,9 @@ impl Body {
                 measured.held(barrier.held());
             }
         }
+        if let (Some(Ending::Broken(_)), Some(_), Some(timer)) = (&self.ending, &self.pace, &mut self.idle.timer) {
+            ready!(timer.as_mut().poll(cx));
+        }
         Poll::Ready(match self.ending.replace(Ending::Over) {
             Some(Ending::Held(held)) => held.1.map(Ok),
             Some(Ending::Broken(error)) => Some(Err(error)),
@@ -269,6 +276,10 @@ impl http_body::Body for Body {
         }
         drop(this.end(End::Error));
         this.ending = Some(Ending::Broken(error));
+        if this.pace.is_some() {
+            this.idle.timer = Some(Box::pin(tokio::time::sleep(FLUSH)));
+            return this.poll_ending(cx);
+        }
         cx.waker().wake_by_ref();
         Poll::Pending
     }
