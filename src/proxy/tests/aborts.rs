@@ -344,3 +344,22 @@ async fn a_request_that_went_down_with_a_shared_connection_is_repeated() {
         running.idle().await;
     }
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn inv1_what_came_before_the_break_is_not_overtaken_by_it() {
+    for http in VERSIONS {
+        let mut upstream = Upstream::new(Http::One, Leave::Close).await;
+        let running = start(upstream.proxy(), Recorder::quick()).await;
+        for _ in 0..50 {
+            let mut client = Client::connect(running.at, http, Leave::Close).await;
+            client.ask("GET", "/x", Framing::Length, 0).await;
+            let mut asked = upstream.request().await;
+            asked.answer(Framing::Stream, 0).await;
+            asked.send(DOWN, false).await;
+            asked.leave().await;
+            assert_eq!(client.head().await.status(), 200);
+            assert_eq!(client.rest().await, (DOWN.to_vec(), End::Broken));
+        }
+        running.idle().await;
+    }
+}
