@@ -100,6 +100,13 @@ pub enum BodyError {
     Idle(Duration),
 }
 
+impl BodyError {
+    /// Whether the upstream's connection was reset.
+    fn is_reset(&self) -> bool {
+        matches!(self, Self::Upstream(error) if io_error(error).is_some_and(|error| error.kind() == io::ErrorKind::ConnectionReset))
+    }
+}
+
 impl Body {
     /// A text of offramp's own.
     pub fn text(text: impl Into<Bytes>) -> Self {
@@ -269,8 +276,8 @@ impl http_body::Body for Body {
             }
         };
         tracing::debug!(%error, "a response broke off");
-        if let (Some(link), BodyError::Upstream(error)) = (&this.link, &error)
-            && (io_error(error).is_some_and(|error| error.kind() == io::ErrorKind::ConnectionReset) || link.is_unframed())
+        if let Some(link) = &this.link
+            && (link.is_unframed() || error.is_reset())
         {
             link.reset();
         }

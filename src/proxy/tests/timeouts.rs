@@ -135,3 +135,25 @@ async fn a_connection_that_the_upstream_closed_in_the_meantime_costs_no_request(
         running.idle().await;
     }
 }
+
+#[tokio::test]
+async fn inv1_a_response_that_breaks_off_does_not_look_complete_to_a_client_that_reads_to_the_end_of_the_connection() {
+    for stands_still in [false, true] {
+        let agent = Agent::new().await;
+        let mut config = proxy_to(agent.at());
+        config.idle_timeout = Duration::from_millis(50);
+        let running = start(config, Recorder::quick()).await;
+        let mut client = running.connect().await;
+        client.write_all(b"GET /run/x HTTP/1.0\r\n\r\n").await.unwrap();
+        let mut upstream = agent.accept().await;
+        read_head(&mut upstream).await.unwrap();
+        upstream.write_all(b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n2\r\nok\r\n").await.unwrap();
+        read_until(&mut client, b"\r\n\r\nok").await.unwrap();
+        if !stands_still {
+            drop(upstream);
+        }
+        let error = client.read_u8().await.unwrap_err();
+        assert_eq!(error.kind(), std::io::ErrorKind::ConnectionReset, "stands still: {stands_still}");
+        running.idle().await;
+    }
+}
