@@ -31,6 +31,10 @@ const REUSE_WITHIN: Duration = Duration::from_millis(1500);
 const KEEP_SHARED: Duration = Duration::from_secs(60);
 /// An HTTP/2 connection with open streams is asked for a sign of life this often, and has as long to give it.
 const PING: Duration = Duration::from_secs(30);
+/// What may be on its way on an HTTP/2 connection before it is read. h2 takes half as much of overhead for frames of a few bytes, 250
+/// each, and ends a connection that exceeds it: an upstream that streams tokens to clients who read slowly must not.
+const WINDOW: u32 = 16 << 20;
+
 /// The pool of one proxy.
 #[derive(Debug)]
 pub struct Pool {
@@ -119,6 +123,7 @@ impl Pool {
             .timer(TokioTimer::new())
             .keep_alive_interval(PING)
             .keep_alive_timeout(PING)
+            .initial_connection_window_size(WINDOW)
             .handshake(io)
             .await
             .map_err(io::Error::other)?;

@@ -200,7 +200,7 @@ impl Client {
         let with = match http {
             Http::One => With::One(Some(socket)),
             Http::Two => {
-                let (sender, connection) = client::handshake(socket).await.unwrap();
+                let (sender, connection) = client::Builder::new().data_frame_budget(usize::MAX).handshake(socket).await.unwrap();
                 let driver = tokio::spawn(async move { drop(connection.await) }).abort_handle();
                 With::Two { sender: sender.ready().await.unwrap(), driver, send: None, answer: None }
             }
