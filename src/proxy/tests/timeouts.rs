@@ -157,3 +157,24 @@ async fn inv1_a_response_that_breaks_off_does_not_look_complete_to_a_client_that
         running.idle().await;
     }
 }
+
+#[tokio::test]
+async fn inv9_a_client_of_http_2_that_takes_nothing_of_a_response_is_given_up() {
+    let agent = Agent::new().await;
+    let mut config = proxy_to(agent.at());
+    config.idle_timeout = Duration::from_millis(100);
+    agent.always(b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok");
+    let running = start(config, Recorder::quick()).await;
+    // Its window is shut; otherwise it is as lively as any.
+    let socket = running.connect().await;
+    let (mut sender, connection) =
+        h2::client::Builder::new().initial_window_size(0).handshake::<_, bytes::Bytes>(socket).await.unwrap();
+    let connection = tokio::spawn(connection);
+    let request = http::Request::get("http://a/run/x").body(()).unwrap();
+    let response = sender.send_request(request, true).unwrap().0.await.unwrap();
+    assert_eq!((response.status().as_u16(), running.proxy.in_flight()), (200, 1));
+    running.idle().await;
+    // The whole connection is cut off.
+    let _ = connection.await.unwrap();
+    drop(response);
+}
