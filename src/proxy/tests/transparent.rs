@@ -269,3 +269,30 @@ async fn what_is_no_request_is_refused() {
         assert!(answer.starts_with(&format!("HTTP/1.1 {status} ")), "{:?} got {answer:?}", &request[..40.min(request.len())]);
     }
 }
+
+#[tokio::test]
+async fn inv1_an_upload_goes_on_while_the_client_reads_nothing() {
+    const UP: usize = 1 << 20;
+    let agent = Agent::new().await;
+    let running = start(proxy_to(agent.at()), Recorder::quick()).await;
+    let mut client = running.connect().await;
+    client.write_all(format!("POST /x HTTP/1.1\r\nhost: a\r\ncontent-length: {}\r\n\r\n1", UP + 1).as_bytes()).await.unwrap();
+    let mut upstream = agent.accept().await;
+    read_until(&mut upstream, b"\r\n\r\n1").await.unwrap();
+    upstream.write_all(b"HTTP/1.1 200 OK\r\ncontent-length: 1000000000\r\n\r\n").await.unwrap();
+    // Until every buffer on the way is full.
+    let (mut down, block) = (0, vec![b'x'; 1 << 16]);
+    while let Ok(sent) = tokio::time::timeout(Duration::from_millis(100), upstream.write(&block)).await {
+        down += sent.unwrap();
+    }
+    let (mut from_client, to_upstream) = (vec![0; UP], vec![b'u'; UP]);
+    let both = async { tokio::join!(client.write_all(&to_upstream), upstream.read_exact(&mut from_client)) };
+    let (up, read) = tokio::time::timeout(Duration::from_secs(10), both).await.expect("the upload waits for the download");
+    up.unwrap();
+    read.unwrap();
+    assert!(from_client == to_upstream);
+    drop(upstream);
+    read_head(&mut client).await.unwrap();
+    assert_eq!(rest(&mut client).await.len(), down);
+    running.idle().await;
+}
