@@ -1,5 +1,6 @@
 //! The sections of the file, one module each: every key with its type and its default.
 
+mod breaker;
 pub mod extract;
 pub mod operation;
 pub mod proxy;

@@ -5,6 +5,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use http::{HeaderValue, StatusCode};
 
+use super::breaker::breaker;
 use super::route::route;
 use crate::config::address::{LISTENS, UPSTREAMS, listen, upstream};
 use crate::config::read::{Field, Header, Read, Section};
@@ -42,7 +43,7 @@ pub fn proxy(mut s: Section<'_>) -> Proxy {
         expose_episode_id: s.get("expose_episode_id", false, boolean),
         tls: tls(&mut s),
         upstream_tls: upstream_tls(&mut s),
-        breaker: breaker(&mut s),
+        breaker: breaker(&mut s, Breaker { consecutive_failures: 0, open_for: secs(30) }),
         fallback: fallback(&mut s),
         socket: SocketFile {
             mode: s.maybe("socket_mode", mode),
@@ -85,16 +86,6 @@ fn upstream_tls(s: &mut Section<'_>) -> UpstreamTls {
     tls.finish();
     let client = cert_file.zip(key_file).map(|(cert_file, key_file)| ServerTls { cert_file, key_file });
     UpstreamTls { ca_file, client }
-}
-
-fn breaker(s: &mut Section<'_>) -> Breaker {
-    let mut b = s.table("breaker", Header::Inline);
-    let breaker = Breaker {
-        consecutive_failures: b.get("consecutive_failures", 0, integer(0, 1_000_000)),
-        open_for: b.get("open_for", Duration::from_secs(30), duration),
-    };
-    b.finish();
-    breaker
 }
 
 fn fallback(s: &mut Section<'_>) -> Fallback {

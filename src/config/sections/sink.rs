@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use http::{HeaderName, HeaderValue};
 
+use super::breaker::breaker;
 use crate::config::address::base_url;
 use crate::config::read::{Header, Section};
 use crate::config::status::{RetryOn, StatusSet};
@@ -59,7 +60,7 @@ pub fn sink(mut s: Section<'_>) -> Sink {
         retry: retry(&mut s),
         retry_on: s.get("retry_on", RetryOn::from_iter(["connect", "timeout", "408", "425", "429", "5xx"]), retry_on),
         pause_on: s.get("pause_on", StatusSet::from_iter(["401", "403", "404"]), statuses),
-        breaker: breaker(&mut s),
+        breaker: breaker(&mut s, Breaker { consecutive_failures: 5, open_for: Duration::from_secs(60) }),
         headers: headers(&mut s),
         kind: match kind {
             Some(Type::Graphiti) => SinkKind::Graphiti(graphiti(&mut s)),
@@ -119,16 +120,6 @@ fn retry(s: &mut Section<'_>) -> Retry {
     };
     r.finish();
     retry
-}
-
-fn breaker(s: &mut Section<'_>) -> Breaker {
-    let mut b = s.table("breaker", Header::Inline);
-    let breaker = Breaker {
-        consecutive_failures: b.get("consecutive_failures", 5, integer(0, 1_000_000)),
-        open_for: b.get("open_for", Duration::from_secs(60), duration),
-    };
-    b.finish();
-    breaker
 }
 
 /// Headers to send. Their values may be secrets: no fault shows one, and `Debug` doesn't either. One that expands to nothing
