@@ -2,12 +2,15 @@
 //!
 //! A peer that has stopped reading keeps hyper in a flush, where no body is polled and no timer of a body runs. So this limit sits
 //! below hyper, on the socket. It costs nothing while writes succeed.
+//!
+//! It also takes back what somebody has read who only wanted to see what comes.
 
 use std::io;
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
+use bytes::{Buf, Bytes};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::time::{Instant, Sleep};
 
@@ -18,17 +21,29 @@ pub struct Stall<T> {
     /// Runs while a write waits.
     timer: Option<Pin<Box<Sleep>>>,
     waiting: bool,
+    /// Read already, and to be read again.
+    unread: Bytes,
 }
 
 impl<T> Stall<T> {
     /// Wraps a socket.
     pub fn new(io: T, limit: Duration) -> Self {
-        Self { io, limit, timer: None, waiting: false }
+        Self { io, limit, timer: None, waiting: false, unread: Bytes::new() }
     }
 
     /// The socket.
     pub fn get_ref(&self) -> &T {
         &self.io
+    }
+
+    /// Takes back what was read: it comes first in the next read.
+    pub fn unread(&mut self, bytes: Bytes) {
+        self.unread = bytes;
+    }
+
+    /// Whether something was taken back and not read again.
+    pub fn has_unread(&self) -> bool {
+        self.unread.has_remaining()
     }
 
     fn poll_stalled<R>(&mut self, polled: Poll<io::Result<R>>, cx: &mut Context<'_>) -> Poll<io::Result<R>> {
@@ -49,6 +64,16 @@ impl<T> Stall<T> {
 
 impl<T: AsyncRead + Unpin> AsyncRead for Stall<T> {
     fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        if self.unread.has_remaining() {
+            let length = self.unread.len().min(buf.remaining());
+            buf.put_slice(&self.unread.split_to(length));
+            if buf.remaining() > 0 {
+                // What follows too, if it is there: hyper would double its buffer for a second read. What is wrong with the socket
+                // shows again in the next one.
+                let _ = Pin::new(&mut self.io).poll_read(cx, buf);
+            }
+            return Poll::Ready(Ok(()));
+        }
         let before = buf.filled().len();
         ready!(Pin::new(&mut self.io).poll_read(cx, buf))?;
         if buf.filled().len() > before {

@@ -3,18 +3,16 @@
 use std::convert::Infallible;
 use std::io;
 use std::net::IpAddr;
-use std::pin::Pin;
 use std::sync::Arc;
-use std::task::{Context, Poll};
 use std::time::Duration;
 
-use bytes::{Buf, Bytes, BytesMut};
+use bytes::{Bytes, BytesMut};
 use http::{Request, Response};
 use hyper::body::Incoming;
 use hyper::server::conn::{http1, http2};
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use rustls::ServerConfig;
-use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, ReadBuf};
+use tokio::io::{AsyncRead, AsyncReadExt};
 use tokio::sync::watch;
 use tokio::time::Instant;
 use tower::Service;
@@ -81,26 +79,27 @@ impl Conversation {
             () = stopping(&mut stop) => return,
         };
         match opened {
-            Ok((socket, prefix, true)) => self.hold_http2(Begun { prefix, io: socket }, peer, stop).await,
-            Ok((socket, prefix, false)) => self.hold_http1(socket, prefix, peer, stop).await,
+            Ok((socket, true)) => self.hold_http2(socket, peer, stop).await,
+            Ok((socket, false)) => self.hold_http1(socket, peer, stop).await,
             Err(error) => tracing::debug!(%error, "a client's connection came to nothing"),
         }
     }
 
-    /// Shakes hands, and waits for the first bytes: the socket, these bytes, and whether they begin HTTP/2.
-    async fn open(&self, socket: Socket, tls: Option<Arc<ServerConfig>>) -> io::Result<(Stall<Socket>, Bytes, bool)> {
+    /// Shakes hands, and waits for the first bytes: the socket, and whether they begin HTTP/2.
+    async fn open(&self, socket: Socket, tls: Option<Arc<ServerConfig>>) -> io::Result<(Stall<Socket>, bool)> {
         let socket = match tls {
             Some(config) => socket.serve_tls(config).await?,
             None => socket,
         };
         let mut socket = Stall::new(socket, self.proxy.idle_timeout());
-        let (prefix, http2) = begin_http(&mut socket).await?;
-        Ok((socket, prefix, http2))
+        let (begun, http2) = begin_http(&mut socket).await?;
+        socket.unread(begun);
+        Ok((socket, http2))
     }
 
-    async fn hold_http1(&self, socket: Stall<Socket>, prefix: Bytes, peer: Option<IpAddr>, mut stop: watch::Receiver<bool>) {
+    async fn hold_http1(&self, socket: Stall<Socket>, peer: Option<IpAddr>, mut stop: watch::Receiver<bool>) {
         let link = Arc::new(Link::default());
-        let wire = Wire::new(socket, prefix, Arc::clone(&link), Arc::clone(&self.proxy));
+        let wire = Wire::new(socket, Arc::clone(&link), Arc::clone(&self.proxy));
         let door = Door { stack: self.stack.clone(), peer, link: Arc::clone(&link) };
         let mut connection = Turns::of(Box::pin(self.http1.serve_connection(TokioIo::new(wire), door).with_upgrades()));
         let ended = tokio::select! {
@@ -118,7 +117,7 @@ impl Conversation {
         }
     }
 
-    async fn hold_http2(&self, socket: Begun<Stall<Socket>>, peer: Option<IpAddr>, mut stop: watch::Receiver<bool>) {
+    async fn hold_http2(&self, socket: Stall<Socket>, peer: Option<IpAddr>, mut stop: watch::Receiver<bool>) {
         let link = Arc::new(Link::default());
         let (unused, limit) = (self.proxy.header_read_timeout, self.proxy.idle_timeout());
         let door = Door { stack: self.stack.clone(), peer, link: Arc::clone(&link) };
@@ -191,45 +190,6 @@ async fn begin_http<T: AsyncRead + Unpin>(socket: &mut T) -> io::Result<(Bytes, 
     }
     let http2 = *read == *PREFACE;
     Ok((read.freeze(), http2))
-}
-
-/// A socket from which `prefix` was read already.
-struct Begun<T> {
-    prefix: Bytes,
-    io: T,
-}
-
-impl<T: AsyncRead + Unpin> AsyncRead for Begun<T> {
-    fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
-        if self.prefix.has_remaining() {
-            let length = self.prefix.len().min(buf.remaining());
-            buf.put_slice(&self.prefix.split_to(length));
-            return Poll::Ready(Ok(()));
-        }
-        Pin::new(&mut self.io).poll_read(cx, buf)
-    }
-}
-
-impl<T: AsyncWrite + Unpin> AsyncWrite for Begun<T> {
-    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.io).poll_write(cx, buf)
-    }
-
-    fn poll_write_vectored(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bufs: &[io::IoSlice<'_>]) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.io).poll_write_vectored(cx, bufs)
-    }
-
-    fn is_write_vectored(&self) -> bool {
-        self.io.is_write_vectored()
-    }
-
-    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.io).poll_flush(cx)
-    }
-
-    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.io).poll_shutdown(cx)
-    }
 }
 
 /// Where hyper hands requests to the stack: knows who is on the other side.

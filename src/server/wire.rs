@@ -39,8 +39,6 @@ const LINGER: Duration = Duration::from_secs(2);
 /// The socket `io` of the connection `link`.
 pub struct Wire {
     io: Stall<Socket>,
-    /// What was read of it before hyper asked.
-    prefix: Bytes,
     link: Arc<Link>,
     proxy: Arc<Proxy>,
     /// Goes out before anything of hyper's.
@@ -73,13 +71,12 @@ struct Ended {
 }
 
 impl Wire {
-    /// Wraps a socket from which `prefix` was read already.
-    pub fn new(io: Stall<Socket>, prefix: Bytes, link: Arc<Link>, proxy: Arc<Proxy>) -> Self {
+    /// Wraps a socket.
+    pub fn new(io: Stall<Socket>, link: Arc<Link>, proxy: Arc<Proxy>) -> Self {
         Self {
             head: Box::pin(tokio::time::sleep(proxy.header_read_timeout)),
             head_after: 0,
             io,
-            prefix,
             link,
             proxy,
             out: Bytes::new(),
@@ -90,9 +87,7 @@ impl Wire {
             closing: None,
         }
     }
-}
 
-impl Wire {
     /// Before hyper writes: what goes out first.
     fn poll_out(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         loop {
@@ -147,13 +142,13 @@ impl Wire {
 
     /// While hyper doesn't read: whether the client still can send. An error once it has left.
     fn poll_watch(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        if self.ended.is_none() && self.prefix.is_empty() {
+        if self.ended.is_none() && !self.io.has_unread() {
             // As long as the next request waits in here, nobody has to know what comes behind it.
             let mut next = [0; 64];
             let mut buf = ReadBuf::new(&mut next);
             ready!(Pin::new(&mut self.io).poll_read(cx, &mut buf))?;
             if !buf.filled().is_empty() {
-                self.prefix = Bytes::copy_from_slice(buf.filled());
+                self.io.unread(Bytes::copy_from_slice(buf.filled()));
                 return Poll::Pending;
             }
             self.end();
@@ -193,16 +188,6 @@ impl AsyncRead for Wire {
         let this = &mut *self;
         if this.ended.is_some() {
             return this.poll_ended(cx);
-        }
-        if this.prefix.has_remaining() {
-            let length = this.prefix.len().min(buf.remaining());
-            buf.put_slice(&this.prefix.split_to(length));
-            if buf.remaining() > 0 {
-                // The rest of the head too, if it is there: hyper would double its buffer for a second read. What is wrong with the
-                // socket shows again in the next one.
-                let _ = Pin::new(&mut this.io).poll_read(cx, buf);
-            }
-            return Poll::Ready(Ok(()));
         }
         let before = buf.filled().len();
         match Pin::new(&mut this.io).poll_read(cx, buf) {
