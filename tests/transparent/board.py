@@ -21,29 +21,38 @@ class Board:
     def __init__(self):
         self._marks = defaultdict(int)
         self._notes = defaultdict(list)
-        self._changed = asyncio.Condition()
+        self._changed = asyncio.Event()
+
+    # No lock, and nothing of its own that a cancelled wait would have to end: servers cancel their handlers again and again until they
+    # are gone, and a lock that is being taken just then stays taken.
 
     async def mark(self, key: str, number: int) -> None:
-        async with self._changed:
-            self._marks[key] = max(self._marks[key], number)
-            self._changed.notify_all()
+        self._marks[key] = max(self._marks[key], number)
+        self._tell()
 
     async def wait(self, key: str, number: int, limit: float = LIMIT) -> bool:
         """Whether the mark was there in time."""
         return await self._until(lambda: self._marks[key] >= number, limit)
 
     async def note(self, run: str, what: dict) -> None:
-        async with self._changed:
-            self._notes[run].append(what)
-            self._changed.notify_all()
+        self._notes[run].append(what)
+        self._tell()
+
+    def _tell(self) -> None:
+        """Wakes all that wait now; who waits later waits for the next change."""
+        self._changed.set()
+        self._changed = asyncio.Event()
 
     async def _until(self, condition, limit: float) -> bool:
-        async with self._changed:
-            try:
-                await asyncio.wait_for(self._changed.wait_for(condition), limit)
-            except TimeoutError:
-                return False
-            return True
+        async def holds():
+            while not condition():
+                await self._changed.wait()
+
+        try:
+            await asyncio.wait_for(holds(), limit)
+        except TimeoutError:
+            return False
+        return True
 
     async def _answer(self, ask: dict):
         match ask:
