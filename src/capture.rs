@@ -19,8 +19,12 @@
 //! judged and is left out; such an exchange is recorded, its end marked, if its input was found: to learn too much of what a user
 //! said is better than to lose it.
 
+pub mod decode;
+pub mod document;
 pub mod extract;
+pub mod redact;
 pub mod routes;
+pub mod stream;
 
 use std::future::Future;
 use std::panic::AssertUnwindSafe;
@@ -34,33 +38,45 @@ use uuid::Uuid;
 
 use crate::clock;
 use crate::config::OrderBy;
-use crate::episode::{End, Episode, Message, Request};
-use crate::queue::{AppendError, Lane, Queue, SinkId};
+use crate::episode::{Digests, End, Episode, Message, Request};
+use crate::queue::{AppendError, Appended, Key, Lane, New, Note, Queue, Seq, SinkId};
 use extract::{Judgement, Pick, Seen};
 use routes::{Outcome, Route, Routes};
 
 /// Captured bytes from which parsing leaves the async threads. Below it, handing over costs more than it saves.
 const PARSE_ELSEWHERE: usize = 256 * 1024;
 
-/// Resolves once an episode is on stable storage. Dropping it does not take the episode back.
-pub type Commit = Pin<Box<dyn Future<Output = Result<(), AppendError>> + Send>>;
+/// Resolves once episodes are on stable storage. Dropping it does not take them back.
+pub type Commit = Pin<Box<dyn Future<Output = Result<Appended, AppendError>> + Send>>;
 
 /// Resolves when a response's last byte may leave: committed, or known to have failed. Dropping it takes nothing back.
 pub type Release = Pin<Box<dyn Future<Output = ()> + Send>>;
 
-/// Where episodes go: the queue, as capture sees it.
+/// Where episodes go: the queue, as capture sees it. Its methods are the queue's.
 pub trait Record: Send + Sync + 'static {
-    /// Hands an episode over for the lanes given; does not block.
-    fn append(&self, episode: &Episode, lanes: &[(SinkId, Lane)]) -> Result<Commit, AppendError>;
-    /// Whether an append would be refused now.
+    /// [`Queue::append`]
+    fn append(&self, new: &[New<'_>]) -> Result<Commit, AppendError>;
+    /// [`Queue::is_full`]
     fn is_full(&self) -> bool;
-    /// Longest time that a response's last byte waits for its commit.
+    /// [`Queue::commit_wait`]
     fn commit_wait(&self) -> Duration;
+    /// [`Queue::now`]
+    fn now(&self) -> u64;
+    /// [`Queue::reserve`]
+    fn reserve(&self) -> Seq;
+    /// [`Queue::hold`]
+    fn hold(&self, lanes: &[(SinkId, Lane)], place: Seq, until: u64);
+    /// [`Queue::release`]
+    fn release(&self, place: Seq);
+    /// [`Queue::note`]
+    fn note(&self, key: Key) -> Option<Vec<u8>>;
+    /// [`Queue::write_note`]
+    fn write_note(&self, note: Note) -> Result<Commit, AppendError>;
 }
 
 impl Record for Queue {
-    fn append(&self, episode: &Episode, lanes: &[(SinkId, Lane)]) -> Result<Commit, AppendError> {
-        Ok(Box::pin(Queue::append(self, episode, lanes)?))
+    fn append(&self, new: &[New<'_>]) -> Result<Commit, AppendError> {
+        Ok(Box::pin(Queue::append(self, new)?))
     }
 
     fn is_full(&self) -> bool {
@@ -69,6 +85,31 @@ impl Record for Queue {
 
     fn commit_wait(&self) -> Duration {
         Queue::commit_wait(self)
+    }
+
+    fn now(&self) -> u64 {
+        Queue::now(self)
+    }
+
+    fn reserve(&self) -> Seq {
+        Queue::reserve(self)
+    }
+
+    fn hold(&self, lanes: &[(SinkId, Lane)], place: Seq, until: u64) {
+        Queue::hold(self, lanes, place, until);
+    }
+
+    fn release(&self, place: Seq) {
+        Queue::release(self, place);
+    }
+
+    fn note(&self, key: Key) -> Option<Vec<u8>> {
+        Queue::note(self, key)
+    }
+
+    fn write_note(&self, note: Note) -> Result<Commit, AppendError> {
+        let written = Queue::write_note(self, note)?;
+        Ok(Box::pin(async move { written.await.map(|()| Vec::new()) }))
     }
 }
 
@@ -200,7 +241,7 @@ impl Capture {
         let built = std::panic::catch_unwind(AssertUnwindSafe(|| {
             let episode = self.build(end, request, response)?;
             let lanes = lanes(&episode, &self.rules().sinks);
-            Some((self.tally.routes.record.append(&episode, &lanes), episode.end))
+            Some((self.tally.routes.record.append(&[New::of(&episode, &lanes)]), episode.end))
         }));
         let route = &self.rules().config.name;
         let (appended, end) = match built {
@@ -269,7 +310,6 @@ impl Capture {
         if input.is_none() && (output.is_none() || !judged) {
             return None;
         }
-        let message = |role: &str, content| Message { role: role.to_owned(), content };
         let metadata: serde_json::Map<_, _> = extract
             .metadata
             .iter()
@@ -287,7 +327,11 @@ impl Capture {
             captured_at: self.arrived_ms,
             completed_at: clock::now_ms(),
             end: if end == End::Complete && !whole { End::Truncated } else { end },
-            messages: input.map(|c| message("user", c)).into_iter().chain(output.map(|c| message("assistant", c))).collect(),
+            messages: input
+                .map(|c| Message::new("user", c))
+                .into_iter()
+                .chain(output.map(|c| Message::new("assistant", c)))
+                .collect(),
             metadata: serde_json::Value::Object(metadata).to_string(),
             request: Request {
                 method: self.method.as_str().to_owned(),
@@ -295,6 +339,9 @@ impl Capture {
                 status: self.status,
                 traceparent: self.request_headers.get(routes::TRACEPARENT).and_then(|v| v.to_str().ok()).map(ToOwned::to_owned),
             },
+            occurred_at: None,
+            sha256: Digests::default(),
+            original: None,
         })
     }
 

@@ -30,7 +30,9 @@ use std::time::Duration;
 use http::{HeaderName, HeaderValue};
 
 use pattern::PathPattern;
-use source::Source;
+use regex::Regex;
+use serde_json_path::JsonPath;
+use source::{EventPath, Source};
 use status::{RetryOn, StatusSet};
 
 /// Everything that `run` needs to know. Made by [`load`]; each value has been checked.
@@ -211,6 +213,14 @@ pub struct Route {
     pub record_cancelled: bool,
     /// Share of the matching exchanges that are captured, 0 to 1.
     pub sample: f64,
+    /// What makes a second exchange no new episode.
+    pub dedupe: Option<Dedupe>,
+    /// What is made unreadable before anything is written.
+    pub redact: Vec<Redact>,
+    /// Exchanges with one key are parts of one episode; empty = each is an episode of its own.
+    pub join: Vec<Source>,
+    /// How a streamed response becomes text.
+    pub stream: Option<Stream>,
     /// Where each part of the episode is found.
     pub extract: Extract,
 }
@@ -232,6 +242,72 @@ pub struct Extract {
     pub output: Vec<Source>,
     /// Further keys.
     pub metadata: Vec<(String, Vec<Source>)>,
+    /// When it happened, where the exchange says so.
+    pub time: Vec<Source>,
+    /// Which exchange this one continues, where no session is named.
+    pub chain: Option<Chain>,
+}
+
+/// `extract.chain`: an exchange that continues another belongs to that one's session.
+#[derive(Debug, Clone, Default)]
+pub struct Chain {
+    /// The id of the exchange that this one continues.
+    pub previous: Vec<Source>,
+    /// Its own.
+    pub id: Vec<Source>,
+}
+
+/// `route.dedupe`
+#[derive(Debug, Clone)]
+pub struct Dedupe {
+    /// How long a key is remembered.
+    pub window: Duration,
+    /// All of these together; an exchange in which none yields is compared with nothing.
+    pub key: Vec<Source>,
+}
+
+/// One of `route.redact`.
+#[derive(Debug, Clone)]
+pub enum Redact {
+    /// `$.a`: what a path finds in the JSON of request, response and events.
+    Json(JsonPath),
+    /// `re:…`: what matches in any text of the record.
+    Text(Regex),
+}
+
+/// `[proxy.route.stream]`
+#[derive(Debug, Clone)]
+pub struct Stream {
+    /// How events are framed.
+    pub format: StreamFormat,
+    /// What they find is appended to the text.
+    pub append: Vec<EventPath>,
+    /// What they find replaces the text.
+    pub replace: Vec<EventPath>,
+    /// Which text an event speaks of: each has its own.
+    pub by: Vec<JsonPath>,
+    /// What ends the stream.
+    pub end: Vec<Marker>,
+    /// What says that the reply failed.
+    pub error: Vec<Marker>,
+}
+
+/// `stream.format`
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum StreamFormat {
+    /// Server-sent events.
+    Sse,
+    /// A JSON document a line.
+    Ndjson,
+}
+
+/// What makes an event special.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Marker {
+    /// Its whole data, or one of its names, is this text.
+    Text(String),
+    /// It has something there that is neither absent, false, null nor empty.
+    Path(EventPath),
 }
 
 /// `[queue]`

@@ -1,6 +1,9 @@
 //! The episode: one captured exchange that a graph must learn. Who, what was asked, what was answered, when.
 
-use serde::{Deserialize, Serialize};
+use std::fmt::Write as _;
+
+use serde::ser::SerializeStruct;
+use serde::{Deserialize, Serialize, Serializer};
 use uuid::Uuid;
 
 use crate::clock;
@@ -34,6 +37,47 @@ pub struct Episode {
     pub metadata: String,
     /// The request, without its query, headers and body: nothing in it can be a credential.
     pub request: Request,
+    /// When the event happened (ms since the Unix epoch), where the exchange itself says so; else it is `captured_at`.
+    pub occurred_at: Option<u64>,
+    /// What passed, in 32 bytes a direction.
+    pub sha256: Digests,
+    /// The request itself, for a sink that sends it again.
+    pub original: Option<Original>,
+}
+
+/// SHA-256 of the bodies as they passed: also of what was cut off from the record, and before a `Content-Encoding` was undone.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Digests {
+    /// Of the request's body, as far as it came; none for an episode that was no exchange.
+    pub request: Option<[u8; 32]>,
+    /// Of the response's body.
+    pub response: Option<[u8; 32]>,
+}
+
+impl Digests {
+    /// In hexadecimal digits: request and response.
+    pub fn to_hex(self) -> [Option<String>; 2] {
+        [self.request, self.response].map(|digest| {
+            digest.map(|bytes| {
+                bytes.iter().fold(String::with_capacity(64), |mut text, byte| {
+                    let _ = write!(text, "{byte:02x}"); // a String takes it all
+                    text
+                })
+            })
+        })
+    }
+}
+
+/// A request as it can be sent again. Its method is [`Request::method`].
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Original {
+    /// Path and query, without the query's credentials.
+    pub target: String,
+    /// The headers that a route allows, in order.
+    pub headers: Vec<(String, serde_bytes::ByteBuf)>,
+    /// The whole body.
+    #[serde(with = "serde_bytes")]
+    pub body: Vec<u8>,
 }
 
 /// How an exchange ended.
@@ -50,13 +94,37 @@ pub enum End {
     Truncated,
 }
 
-/// One utterance.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+/// One utterance. As JSON without `name`, where nobody is named.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 pub struct Message {
     /// `user`, `assistant` or `system`.
     pub role: String,
+    /// Who spoke, where the exchange names the speaker.
+    #[serde(default)]
+    pub name: Option<String>,
     /// The text.
     pub content: String,
+}
+
+impl Message {
+    /// What somebody said who isn't named.
+    pub fn new(role: &str, content: impl Into<String>) -> Self {
+        Self { role: role.to_owned(), name: None, content: content.into() }
+    }
+}
+
+impl Serialize for Message {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        // bincode tells fields by their place: there none may be missing.
+        let shown = self.name.is_some() || !serializer.is_human_readable();
+        let mut fields = serializer.serialize_struct("Message", 2 + usize::from(shown))?;
+        fields.serialize_field("role", &self.role)?;
+        if shown {
+            fields.serialize_field("name", &self.name)?;
+        }
+        fields.serialize_field("content", &self.content)?;
+        fields.end()
+    }
 }
 
 /// What is kept of the request line and the response head.
@@ -73,6 +141,11 @@ pub struct Request {
 }
 
 impl Episode {
+    /// When the event happened (ms since the Unix epoch): what the exchange says, else when its request arrived.
+    pub fn time(&self) -> u64 {
+        self.occurred_at.unwrap_or(self.captured_at)
+    }
+
     /// The partition of the graph: the group, else the session.
     pub fn group(&self) -> &str {
         self.group.as_deref().unwrap_or(&self.session)
@@ -82,6 +155,7 @@ impl Episode {
     pub fn to_json(&self) -> serde_json::Value {
         // Metadata was made from a JSON object at capture; anything else can only be damage, and shows as null.
         let metadata: serde_json::Value = serde_json::from_str(&self.metadata).unwrap_or_default();
+        let [request_sha256, response_sha256] = self.sha256.to_hex();
         serde_json::json!({
             "id": self.id,
             "session": self.session,
@@ -92,10 +166,12 @@ impl Episode {
             "route": self.route,
             "captured_at": clock::rfc3339(self.captured_at),
             "completed_at": clock::rfc3339(self.completed_at),
+            "occurred_at": self.occurred_at.map(clock::rfc3339),
             "end": self.end,
             "messages": self.messages,
             "metadata": metadata,
             "request": self.request,
+            "sha256": { "request": request_sha256, "response": response_sha256 },
         })
     }
 }

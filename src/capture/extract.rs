@@ -98,7 +98,7 @@ impl<'a> Seen<'a> {
     /// A source that isn't JSON; never empty.
     fn plain<'s>(&'s self, source: &'s Source) -> Option<Cow<'s, str>> {
         let text = match source {
-            Source::ReqJson(_) | Source::RespJson(_) => None,
+            Source::ReqJson(_) | Source::RespJson(_) | Source::RespStream(_) => None,
             Source::ReqHeader(name) => header_text(self.request_headers, name),
             Source::RespHeader(name) => header_text(self.response_headers, name),
             Source::ReqPath(name) => self.params.as_ref()?.get(name).map(decoded),
@@ -152,7 +152,11 @@ fn text_of(value: &Value) -> Option<String> {
 }
 
 fn part_text(part: &Value) -> Option<&str> {
-    let kind = part.get("type")?.as_str()?;
+    if let Value::String(text) = part {
+        return Some(text);
+    }
+    // `kind`: A2A until 0.3. Parts of 1.0 say neither.
+    let kind = part.get("type").or_else(|| part.get("kind")).map_or(Some("text"), Value::as_str)?;
     matches!(kind, "text" | "input_text" | "output_text").then(|| part.get("text")?.as_str())?
 }
 

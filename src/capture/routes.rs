@@ -120,7 +120,7 @@ impl Route {
                 Source::ReqHeader(name) => request_headers.push(name.clone()),
                 Source::RespHeader(name) => response_headers.push(name.clone()),
                 Source::ReqCookie(_) => request_headers.push(header::COOKIE),
-                Source::ReqPath(_) | Source::ReqQuery(_) | Source::Const(_) => {}
+                Source::RespStream(_) | Source::ReqPath(_) | Source::ReqQuery(_) | Source::Const(_) => {}
             }
         }
         for names in [&mut request_headers, &mut response_headers] {

@@ -4,10 +4,12 @@ use std::sync::Arc;
 
 use toml::de::DeTable;
 
+use super::Stream;
 use super::fault::Origin;
 use super::pattern::PathPattern;
 use super::read::{Context, Field, Read, Section, nearest};
 use super::sections::extract::{Given, sources};
+use super::sections::stream::stream;
 use super::source::Source;
 use super::tree::{Node, Table, Value};
 
@@ -37,6 +39,10 @@ pub struct Preset {
     pub extract: Given,
     /// `success_if`.
     pub success_if: Vec<Source>,
+    /// `join`.
+    pub join: Vec<Source>,
+    /// `stream`.
+    pub stream: Option<Stream>,
 }
 
 /// The names of the presets that there are.
@@ -72,6 +78,8 @@ fn parse(cx: &Context<'_>, name: &str, text: &str, path: Option<&PathPattern>) -
     let mut section =
         Section::root(cx, &format!("preset.{name}"), Node { value: Value::Table(table), at: Origin::Whole, raw: None });
     let success_if = section.get("success_if", Vec::new(), sources(None));
+    let join = section.get("join", Vec::new(), sources(None));
+    let stream = stream(&mut section);
     let mut extract = Given::read(&mut section, None);
     section.finish();
     // A source that reads a name which this route's path doesn't have yields nothing; the next in its list is meant then.
@@ -79,5 +87,5 @@ fn parse(cx: &Context<'_>, name: &str, text: &str, path: Option<&PathPattern>) -
         Source::ReqPath(name) => path.is_none_or(|path| path.has(name)),
         _ => true,
     });
-    Preset { extract, success_if }
+    Preset { extract, success_if, join, stream }
 }

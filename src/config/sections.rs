@@ -5,5 +5,7 @@ pub mod extract;
 pub mod operation;
 pub mod proxy;
 pub mod queue;
+mod redact;
 pub mod route;
 pub mod sink;
+pub mod stream;

@@ -22,7 +22,10 @@ use serde_json_path::JsonPath;
 
 /// What a source may look like.
 pub const SOURCES: &str = "req.json:$.a, resp.json:$.a, req.header:name, resp.header:name, req.path:name, req.query:name, \
-                           req.cookie:name or const:text";
+                           req.cookie:name, resp.stream, resp.stream:$.a or const:text";
+
+/// What an event path may look like.
+pub const EVENT_PATHS: &str = "$.a of every event, or NAME:$.a of those with that name";
 
 /// Longest path into JSON, in bytes.
 const LONGEST_PATH: usize = 512;
@@ -49,15 +52,41 @@ pub enum Source {
     ReqQuery(String),
     /// `req.cookie:session`
     ReqCookie(String),
+    /// `resp.stream`, the text that a streamed response was; `resp.stream:$.a`, what its events have at that path.
+    RespStream(Option<EventPath>),
     /// `const:text`
     Const(String),
+}
+
+/// A path into the JSON of a stream's events: `$.a`, or `NAME:$.a` for the events of that name alone. An event's names are its SSE
+/// `event`, and the strings that its JSON has at `$.type` and `$.event`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct EventPath {
+    /// Only of events with this name.
+    pub name: Option<String>,
+    /// RFC 9535.
+    pub path: JsonPath,
+}
+
+impl EventPath {
+    /// Reads an event path; the error says what is wrong with it and what is allowed, without naming it.
+    pub fn parse(text: &str) -> Result<Self, String> {
+        let Some(at) = text.find('$') else { return Err(format!("which is no path, allowed: {EVENT_PATHS}")) };
+        let (name, path) = text.split_at(at);
+        let name = match name.strip_suffix(':') {
+            Some(name) if !name.is_empty() => Some(name.to_owned()),
+            None if name.is_empty() => None,
+            _ => return Err(format!("which is no path, allowed: {EVENT_PATHS}")),
+        };
+        Ok(Self { name, path: json_path(path)? })
+    }
 }
 
 impl Source {
     /// Reads a source; the error says what is wrong with it and what is allowed, without naming it.
     pub fn parse(text: &str) -> Result<Self, String> {
-        if text == "resp.stream" || text.starts_with("resp.stream:") {
-            return Err(format!("which is not in this version yet, allowed: {SOURCES}"));
+        if text == "resp.stream" {
+            return Ok(Self::RespStream(None));
         }
         let Some((kind, argument)) = text.split_once(':') else {
             return Err(format!("which is no source, allowed: {SOURCES}"));
@@ -70,6 +99,7 @@ impl Source {
             "req.path" => named(argument, "req.path:agent").map(Self::ReqPath),
             "req.query" => named(argument, "req.query:session").map(Self::ReqQuery),
             "req.cookie" => named(argument, "req.cookie:session").map(Self::ReqCookie),
+            "resp.stream" => EventPath::parse(argument).map(|path| Self::RespStream(Some(path))),
             "const" => named(argument, "const:text").map(Self::Const),
             _ => Err(format!("{kind:?} is no kind of source, allowed: {SOURCES}")),
         }
@@ -130,6 +160,15 @@ mod tests {
         assert_eq!(Source::parse("req.path:agent"), Ok(Source::ReqPath("agent".to_owned())));
         assert_eq!(Source::parse("req.query:s"), Ok(Source::ReqQuery("s".to_owned())));
         assert_eq!(Source::parse("req.cookie:s"), Ok(Source::ReqCookie("s".to_owned())));
+        assert_eq!(Source::parse("resp.stream"), Ok(Source::RespStream(None)));
+        let of = |text: &str| {
+            Source::parse(text).map(|source| match source {
+                Source::RespStream(Some(EventPath { name, path })) => (name, path.to_string()),
+                other => panic!("{other:?}"),
+            })
+        };
+        assert_eq!(of("resp.stream:$.a"), Ok((None, "$.a".into())));
+        assert_eq!(of("resp.stream:content_block:delta:$.a"), Ok((Some("content_block:delta".into()), "$.a".into())));
         assert_eq!(Source::parse("const:a:b"), Ok(Source::Const("a:b".to_owned())));
     }
 
@@ -146,7 +185,10 @@ mod tests {
             ("req.header:x y", "no header name"),
             ("req.header:Authorization", "credentials"),
             ("req.path:", "ends at the colon"),
-            ("resp.stream", "not in this version yet"),
+            ("resp.stream:", "no path"),
+            ("resp.stream:a", "no path"),
+            ("resp.stream::$.a", "no path"),
+            ("resp.stream:x$.a", "no path"),
         ] {
             let error = Source::parse(text).unwrap_err();
             assert!(error.contains(why), "{text}: {error}");

@@ -14,7 +14,7 @@ use crate::clock::Clock;
 use crate::config::{Breaker, Graphiti, OrderBy, Retry, SinkKind};
 use crate::queue::model::Model;
 use crate::queue::tests::{config as queue_config, episode};
-use crate::queue::{Filter, Lane, Select, State};
+use crate::queue::{Filter, Lane, New, Select, State};
 use crate::sink::{Cause, Delivery, Follow, Presence, Receipt, SinkError};
 
 const START: u64 = 1_767_225_600_000;
@@ -189,7 +189,7 @@ impl Bench {
     async fn append(&self, session: usize, n: usize) {
         let e = crate::episode::Episode { captured_at: self.queue.now(), ..episode(&format!("s{session}"), n as u64) };
         let lanes = [(self.queue.sink_id("graph").unwrap(), Lane::of(&e.session))];
-        self.queue.append(&e, &lanes).unwrap().await.unwrap();
+        self.queue.append(&[New::of(&e, &lanes)]).unwrap().await.unwrap();
     }
 
     async fn fill(&self, sessions: usize, episodes: usize) {
@@ -453,7 +453,7 @@ async fn inv6_one_sink_that_hangs_does_not_hold_up_another() {
     let ids = ["graph", "hangs"].map(|n| queue.sink_id(n).unwrap());
     for n in 1..=20 {
         let e = episode("s", n);
-        queue.append(&e, &ids.map(|id| (id, Lane::of("s")))).unwrap().await.unwrap();
+        queue.append(&[New::of(&e, &ids.map(|id| (id, Lane::of("s"))))]).unwrap().await.unwrap();
     }
     let began = Instant::now();
     while queue.stats().sinks[0].ledger.delivered < 20 {
@@ -520,7 +520,7 @@ async fn inv6_attempts_are_exact_over_restarts() {
         let queue = Queue::inline(store.clone(), &queue_config(), &["graph"], Clock::steady_from(START));
         if start == 0 {
             let lanes = [(queue.sink_id("graph").unwrap(), Lane::of("s"))];
-            queue.append(&episode("s", 1), &lanes).unwrap().await.unwrap();
+            queue.append(&[New::of(&episode("s", 1), &lanes)]).unwrap().await.unwrap();
         }
         let drain = Drain::start(&queue, vec![(sink_config(1), sink.clone() as Arc<dyn Sink>)], &Metrics::new());
         let made = sink.0.load(Ordering::Relaxed);

@@ -14,8 +14,9 @@ mod strict;
 mod timeouts;
 mod transparent;
 
+use std::collections::HashMap;
 use std::net::SocketAddr;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -28,12 +29,13 @@ use tokio::task::JoinHandle;
 
 use super::Proxy;
 use crate::capture::{Commit, Record};
+use crate::clock;
 use crate::config::pattern::PathPattern;
 use crate::config::source::Source;
 use crate::config::status::StatusSet;
 use crate::config::{self, Action, Extract, Listen, OnFull, OrderBy, Upstream};
 use crate::episode::Episode;
-use crate::queue::{AppendError, Lane, SinkId};
+use crate::queue::{AppendError, Key, Lane, New, Note, Seq, SinkId};
 use crate::server::{self, Listener};
 use crate::telemetry::metrics::Metrics;
 
@@ -48,6 +50,10 @@ pub struct Recorder {
     pub panics: AtomicBool,
     pub full: AtomicBool,
     pub wait: Mutex<Duration>,
+    places: AtomicU64,
+    /// Lanes, and the place that each waits for.
+    pub holds: Mutex<Vec<(SinkId, Lane, Seq)>>,
+    notes: Mutex<HashMap<Key, Vec<u8>>>,
 }
 
 impl Recorder {
@@ -68,6 +74,9 @@ impl Recorder {
             panics: AtomicBool::new(false),
             full: AtomicBool::new(false),
             wait: Mutex::new(Duration::from_secs(3600)),
+            places: AtomicU64::new(1),
+            holds: Mutex::default(),
+            notes: Mutex::default(),
         })
     }
 
@@ -86,15 +95,43 @@ impl Recorder {
 }
 
 impl Record for Recorder {
-    fn append(&self, episode: &Episode, lanes: &[(SinkId, Lane)]) -> Result<Commit, AppendError> {
+    fn append(&self, new: &[New<'_>]) -> Result<Commit, AppendError> {
         assert!(!self.panics.load(Ordering::SeqCst), "told to panic");
         if let Some(error) = *self.refuse.lock().unwrap() {
             return Err(error);
         }
-        self.episodes.lock().unwrap().push((episode.clone(), lanes.to_vec()));
-        self.appended.send_modify(|n| *n += 1);
-        let mut verdict = self.verdict.subscribe();
-        Ok(Box::pin(async move { verdict.wait_for(Option::is_some).await.unwrap().unwrap() }))
+        self.episodes.lock().unwrap().extend(new.iter().map(|n| (n.episode.clone(), n.lanes.to_vec())));
+        self.appended.send_modify(|n| *n += new.len());
+        let (mut verdict, count) = (self.verdict.subscribe(), new.len());
+        Ok(Box::pin(async move {
+            let verdict = *verdict.wait_for(Option::is_some).await.unwrap();
+            verdict.unwrap().map(|()| vec![None; count])
+        }))
+    }
+
+    fn now(&self) -> u64 {
+        clock::now_ms()
+    }
+
+    fn reserve(&self) -> Seq {
+        self.places.fetch_add(1, Ordering::SeqCst)
+    }
+
+    fn hold(&self, lanes: &[(SinkId, Lane)], place: Seq, _: u64) {
+        self.holds.lock().unwrap().extend(lanes.iter().map(|&(sink, lane)| (sink, lane, place)));
+    }
+
+    fn release(&self, place: Seq) {
+        self.holds.lock().unwrap().retain(|held| held.2 != place);
+    }
+
+    fn note(&self, key: Key) -> Option<Vec<u8>> {
+        self.notes.lock().unwrap().get(&key).cloned()
+    }
+
+    fn write_note(&self, note: Note) -> Result<Commit, AppendError> {
+        self.notes.lock().unwrap().insert(note.key, note.value);
+        Ok(Box::pin(std::future::ready(Ok(Vec::new()))))
     }
 
     fn is_full(&self) -> bool {
@@ -205,6 +242,10 @@ pub fn run_route() -> config::Route {
         max_capture: 1 << 20,
         record_cancelled: true,
         sample: 1.0,
+        dedupe: None,
+        redact: Vec::new(),
+        join: Vec::new(),
+        stream: None,
         extract: Extract {
             session: vec![Source::ReqJson(json("$.session"))],
             agent: vec![Source::ReqPath("agent".to_owned())],

@@ -42,9 +42,12 @@ pub fn episode(session: &str, n: u64) -> Episode {
         completed_at: START,
         end: End::Complete,
         // Longer than one piece, so that records are cut and put together again.
-        messages: vec![Message { role: "user".into(), content: format!("{n} ").repeat(2_000) }],
+        messages: vec![Message::new("user", format!("{n} ").repeat(2_000))],
         metadata: "{}".into(),
         request: Request { method: "POST".into(), path: "/run".into(), status: 200, traceparent: None },
+        occurred_at: None,
+        sha256: crate::episode::Digests::default(),
+        original: None,
     }
 }
 
@@ -86,7 +89,10 @@ impl Bench {
 
     fn append_at(&self, session: &str, n: u64, sinks: &[&str], captured_at: u64) -> Result<(), AppendError> {
         let lanes: Vec<_> = sinks.iter().map(|s| (self.queue.sink_id(s).unwrap(), Lane::of(session))).collect();
-        now(self.queue.append(&Episode { captured_at, ..episode(session, n) }, &lanes)?)
+        {
+            let episode = Episode { captured_at, ..episode(session, n) };
+            now(self.queue.append(&[New::of(&episode, &lanes)])?).map(drop)
+        }
     }
 
     fn claim(&self, sink: &str, max: usize) -> Vec<Claim> {

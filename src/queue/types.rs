@@ -31,6 +31,71 @@ impl Lane {
 /// An episode's place in the order of capture; never reused.
 pub type Seq = u64;
 
+/// The key of a [`Unique`] or a [`Note`]: 16 bytes of the SHA-256 of a scope and a text.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+pub struct Key(pub [u8; 16]);
+
+impl Key {
+    /// The key of some texts within a scope; other texts, or the same cut otherwise, are another key.
+    pub fn of<'a>(scope: &'a str, texts: impl IntoIterator<Item = &'a str>) -> Self {
+        use sha2::{Digest, Sha256};
+        let mut hash = Sha256::new();
+        for text in std::iter::once(scope).chain(texts) {
+            hash.update((text.len() as u64).to_be_bytes());
+            hash.update(text.as_bytes());
+        }
+        let mut key = [0; 16];
+        key.copy_from_slice(&hash.finalize()[..16]);
+        Self(key)
+    }
+}
+
+/// What keeps an episode from being appended twice.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Unique {
+    /// No second episode with this key ...
+    pub key: Key,
+    /// ... before this time (queue time, ms).
+    pub until: u64,
+}
+
+/// A few bytes to remember, on disk, until they expire.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Note {
+    /// What it is found by; a later note with the same key replaces it.
+    pub key: Key,
+    /// A few kilobytes at most.
+    pub value: Vec<u8>,
+    /// When it is forgotten (queue time, ms).
+    pub until: u64,
+}
+
+/// What is appended.
+#[derive(Debug, Clone)]
+pub struct New<'a> {
+    /// The episode.
+    pub episode: &'a Episode,
+    /// Where it goes.
+    pub lanes: &'a [(SinkId, Lane)],
+    /// Its place, from [`Queue::reserve`](super::Queue::reserve); none: behind all others.
+    pub place: Option<Seq>,
+    /// No episode is appended where one with this key was.
+    pub unique: Option<Unique>,
+    /// Written in the same commit.
+    pub note: Option<Note>,
+}
+
+impl<'a> New<'a> {
+    /// An episode behind all others.
+    pub fn of(episode: &'a Episode, lanes: &'a [(SinkId, Lane)]) -> Self {
+        Self { episode, lanes, place: None, unique: None, note: None }
+    }
+}
+
+/// What became of each episode that was appended: none, or the id of the earlier one with the same [`Unique`] key, in whose favour it was
+/// left out.
+pub type Appended = Vec<Option<Uuid>>;
+
 /// Why an episode could not be appended. The request it belongs to goes on all the same.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum AppendError {

@@ -177,12 +177,12 @@ mod tests {
             captured_at: 0,
             completed_at: 0,
             end: End::Complete,
-            messages: vec![
-                Message { role: "user".into(), content: "hi".into() },
-                Message { role: "assistant".into(), content: "hello".into() },
-            ],
+            messages: vec![Message::new("user", "hi"), Message::new("assistant", "hello")],
             metadata: "{}".into(),
             request: Request { method: "POST".into(), path: "/".into(), status: 200, traceparent: None },
+            occurred_at: None,
+            sha256: crate::episode::Digests::default(),
+            original: None,
         };
         let delivery = Delivery { episode: Arc::new(episode), at: 1_767_225_600_000 };
         assert_eq!(

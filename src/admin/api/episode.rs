@@ -33,6 +33,8 @@ pub struct Episode {
     pub captured_at: String,
     /// When the exchange ended.
     pub completed_at: String,
+    /// When the event happened, where the exchange itself says so.
+    pub occurred_at: Option<String>,
     /// How the exchange ended.
     pub end: End,
     /// What was said, in order.
@@ -41,8 +43,19 @@ pub struct Episode {
     pub metadata: Map<String, Value>,
     /// The request line and the response's status.
     pub request: Request,
+    /// SHA-256 of the bodies as they passed.
+    pub sha256: Sha256,
     /// Where it stands, by sink.
     pub sinks: BTreeMap<String, Standing>,
+}
+
+/// SHA-256 of the bodies of an exchange, in hexadecimal digits.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Sha256 {
+    /// Of the request's, as far as it came.
+    pub request: Option<String>,
+    /// Of the response's.
+    pub response: Option<String>,
 }
 
 /// An episode at one sink.
@@ -94,6 +107,7 @@ pub struct Page {
 impl From<View> for Episode {
     fn from(view: View) -> Self {
         let View { seq, episode, sinks } = view;
+        let [request, response] = episode.sha256.to_hex();
         Self {
             id: episode.id,
             seq,
@@ -105,11 +119,13 @@ impl From<View> for Episode {
             route: episode.route,
             captured_at: clock::rfc3339(episode.captured_at),
             completed_at: clock::rfc3339(episode.completed_at),
+            occurred_at: episode.occurred_at.map(clock::rfc3339),
             end: episode.end,
             messages: episode.messages,
             // Capture writes one object; anything else would be a record of another making, and is shown as empty.
             metadata: serde_json::from_str(&episode.metadata).unwrap_or_default(),
             request: episode.request,
+            sha256: Sha256 { request, response },
             sinks: sinks.into_iter().map(|s| (s.sink.clone(), s.into())).collect(),
         }
     }
@@ -173,10 +189,7 @@ pub(crate) mod tests {
                 captured_at: 1_767_225_600_000,
                 completed_at: 1_767_225_601_250,
                 end: End::Complete,
-                messages: vec![
-                    Message { role: "user".into(), content: "hi".into() },
-                    Message { role: "assistant".into(), content: "hello".into() },
-                ],
+                messages: vec![Message::new("user", "hi"), Message::new("assistant", "hello")],
                 metadata: r#"{"channel":"web"}"#.into(),
                 request: Request {
                     method: "POST".into(),
@@ -184,6 +197,9 @@ pub(crate) mod tests {
                     status: 200,
                     traceparent: None,
                 },
+                occurred_at: None,
+                sha256: crate::episode::Digests::default(),
+                original: None,
             },
             sinks: vec![
                 queue::Standing {
@@ -235,10 +251,12 @@ pub(crate) mod tests {
             json!({
                 "id": "01980000-0000-7000-8000-000000000001", "seq": 17,
                 "session": "s1", "group": null, "user": "u1", "agent": "simple", "proxy": "agent", "route": "run",
-                "captured_at": "2026-01-01T00:00:00.000Z", "completed_at": "2026-01-01T00:00:01.250Z", "end": "complete",
+                "captured_at": "2026-01-01T00:00:00.000Z", "completed_at": "2026-01-01T00:00:01.250Z",
+                "occurred_at": null, "end": "complete",
                 "messages": [{"role": "user", "content": "hi"}, {"role": "assistant", "content": "hello"}],
                 "metadata": {"channel": "web"},
                 "request": {"method": "POST", "path": "/api/v1/agent/simple/run", "status": 200, "traceparent": null},
+                "sha256": {"request": null, "response": null},
                 "sinks": {
                     "graphiti": {
                         "state": "pending", "attempts": 1, "next_attempt_at": "2026-01-01T00:00:10.000Z", "delivered_at": null,

@@ -1,10 +1,10 @@
 //! `[proxy.route.extract]`
 
-use crate::config::Extract;
 use crate::config::pattern::PathPattern;
 use crate::config::read::{Field, Header, Read, Section};
 use crate::config::source::{SOURCES, Source};
 use crate::config::values::list;
+use crate::config::{Chain, Extract};
 
 /// What a route, or its preset, says about `extract`: a field that isn't given differs from one that is given as empty.
 #[derive(Debug, Clone, Default)]
@@ -16,6 +16,8 @@ pub struct Given {
     input: Option<Vec<Source>>,
     output: Option<Vec<Source>>,
     metadata: Vec<(String, Vec<Source>)>,
+    time: Option<Vec<Source>>,
+    chain: Option<Chain>,
 }
 
 impl Given {
@@ -33,6 +35,8 @@ impl Given {
             input: s.maybe("input", sources(path)),
             output: s.maybe("output", sources(path)),
             metadata,
+            time: s.maybe("time", sources(path)),
+            chain: chain(&mut s, path),
         };
         s.finish();
         given
@@ -45,8 +49,10 @@ impl Given {
 
     /// Keeps only the sources that `keep` says yes to.
     pub fn retain(&mut self, keep: impl Fn(&Source) -> bool) {
-        let fields = [&mut self.session, &mut self.group, &mut self.user, &mut self.agent, &mut self.input, &mut self.output];
-        let lists = fields.into_iter().flatten().chain(self.metadata.iter_mut().map(|(_, sources)| sources));
+        let Self { session, group, user, agent, input, output, metadata, time, chain } = self;
+        let fields = [session, group, user, agent, input, output, time].into_iter().flatten();
+        let chain = chain.iter_mut().flat_map(|chain| [&mut chain.previous, &mut chain.id]);
+        let lists = fields.chain(metadata.iter_mut().map(|(_, sources)| sources)).chain(chain);
         lists.for_each(|sources| sources.retain(&keep));
     }
 
@@ -67,8 +73,18 @@ impl Given {
             input: either(self.input, preset.input),
             output: either(self.output, preset.output),
             metadata,
+            time: either(self.time, preset.time),
+            chain: self.chain.or(preset.chain),
         }
     }
+}
+
+fn chain(s: &mut Section<'_>, path: Option<&PathPattern>) -> Option<Chain> {
+    let mut chain = s.maybe_table("chain", Header::Inline)?;
+    let previous = chain.require("previous", SOURCES, sources(path));
+    let id = chain.require("id", SOURCES, sources(path));
+    chain.finish();
+    Some(Chain { previous: previous?, id: id? })
 }
 
 /// A list of sources, or a single one, for a route with this path.

@@ -1,15 +1,19 @@
 //! `[[proxy.route]]`
 
+use std::time::Duration;
+
 use http::Method;
 
 use super::extract::{Given, sources};
+use super::redact::redact;
+use super::stream::stream;
 use crate::config::pattern::{PATTERNS, PathPattern};
 use crate::config::presets;
-use crate::config::read::{Field, Read, Section};
+use crate::config::read::{Field, Header, Read, Section};
 use crate::config::status::StatusSet;
 use crate::config::tree::Value;
-use crate::config::values::{choice, choice_with, integer, list, name, share, size, statuses};
-use crate::config::{Action, Route};
+use crate::config::values::{choice, choice_with, duration, integer, list, name, share, size, statuses};
+use crate::config::{Action, Dedupe, Route};
 
 /// Most bytes that a route may keep of one direction: they are held in memory until the exchange ends.
 const LARGEST_CAPTURE: u64 = 256 << 20;
@@ -43,6 +47,10 @@ pub fn route(mut s: Section<'_>) -> Route {
         max_capture: s.get("max_capture", 1 << 20, size(1, LARGEST_CAPTURE)),
         record_cancelled: s.get("on_cancel", true, choice(&[("record", true), ("discard", false)])),
         sample: s.get("sample", 1.0, share),
+        dedupe: dedupe(&mut s, path.as_ref()),
+        redact: s.maybe("redact", redact).unwrap_or_default(),
+        join: s.maybe("join", sources(path.as_ref())).unwrap_or(preset.join),
+        stream: stream(&mut s).or(preset.stream),
         extract: own.over(preset.extract),
         path: path.unwrap_or_else(PathPattern::root),
     };
@@ -50,13 +58,19 @@ pub fn route(mut s: Section<'_>) -> Route {
         let allowed = "give it a preset, or extract.input or extract.output, or action = \"pass\"";
         s.cx().missing(s.at().clone(), format!("this [[proxy.route]] captures nothing, {allowed}"));
     }
-    s.planned("dedupe", "leave it out", |_| false);
-    s.planned("redact", "allowed: []", |field| matches!(&field.node.value, Value::List(items) if items.is_empty()));
     s.planned("priority", "allowed: 0", |field| integer(0, 0)(field).is_ok());
-    s.planned("stream", "leave it out", |_| false);
     s.planned("reply", "leave it out", |_| false);
     s.finish();
     route
+}
+
+fn dedupe(s: &mut Section<'_>, path: Option<&PathPattern>) -> Option<Dedupe> {
+    const ALLOWED: &str = "a list of sources such as [\"req.header:idempotency-key\"]";
+    let mut dedupe = s.maybe_table("dedupe", Header::Inline)?;
+    let window = dedupe.get("window", Duration::from_secs(600), duration);
+    let key = dedupe.require("key", ALLOWED, sources(path));
+    dedupe.finish();
+    Some(Dedupe { window, key: key? })
 }
 
 fn method(field: &Field<'_>) -> Read<Method> {
