@@ -102,7 +102,7 @@ impl Proxy {
         metrics: &Metrics,
         tls: Option<Arc<tls::Client>>,
     ) -> Arc<Self> {
-        let routes = Arc::new(Routes::new(&config.name, config.routes, on_full, sinks, record, metrics));
+        let routes = Arc::new(Routes::new(&config.name, config.routes, on_full, config.response_timeout, sinks, record, metrics));
         let label = [config.name.as_str()];
         let dial = Dial::new(&config.upstream, tls);
         Arc::new(Self {

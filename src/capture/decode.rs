@@ -40,6 +40,6 @@ impl Decoder {
 }
 
 /// Decodes a body that is here: at most `limit` bytes of it.
-pub fn decode(_headers: &HeaderMap, _frames: &[Bytes], _limit: usize) -> Result<Decoded, DecodeError> {
-    Ok(Decoded::default())
+pub fn decode(_headers: &HeaderMap, frames: &[Bytes], _limit: usize) -> Result<Decoded, DecodeError> {
+    Ok(Decoded { bytes: frames.concat().into(), cut: false })
 }

@@ -22,6 +22,12 @@ impl Redactor {
     /// Redacts a document in place, by its paths and by its texts.
     pub fn document(&self, _document: &mut Value) {}
 
+    /// Only by its paths.
+    pub fn paths(&self, _document: &mut Value) {}
+
+    /// Only by its texts.
+    pub fn texts(&self, _document: &mut Value) {}
+
     /// Redacts a text in place.
     pub fn text(&self, _text: &mut String) {}
 
