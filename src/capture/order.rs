@@ -59,7 +59,7 @@ impl Order {
 
     /// Exchanges under way.
     #[cfg(test)]
-    pub(super) fn open(&self) -> usize {
+    pub(crate) fn open(&self) -> usize {
         self.shards.iter().map(|s| s.lock().unwrap().values().map(Vec::len).sum::<usize>()).sum()
     }
 }

@@ -57,7 +57,7 @@ pub struct Routes {
     pub(super) record: Arc<dyn Record>,
     pub(super) late: IntCounter,
     /// The exchanges under way.
-    pub(super) order: Arc<Order>,
+    pub(crate) order: Arc<Order>,
     /// Longest time that an exchange waits for an earlier one of its session.
     pub(super) patience: Duration,
     on_full: OnFull,

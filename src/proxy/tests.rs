@@ -6,10 +6,12 @@ mod breaker;
 mod capture;
 mod line;
 mod malformed;
+mod order;
 mod peer;
 mod shutdown;
 mod smuggling;
 mod split;
+mod stream;
 mod strict;
 mod timeouts;
 mod transparent;
@@ -43,14 +45,14 @@ type Lanes = Vec<(SinkId, Lane)>;
 
 /// A queue that commits when told, or never, or breaks.
 pub struct Recorder {
-    episodes: Mutex<Vec<(Episode, Lanes)>>,
+    episodes: Mutex<Vec<(Episode, Lanes, Option<Seq>)>>,
     appended: watch::Sender<usize>,
     verdict: watch::Sender<Option<Result<(), AppendError>>>,
     pub refuse: Mutex<Option<AppendError>>,
     pub panics: AtomicBool,
     pub full: AtomicBool,
     pub wait: Mutex<Duration>,
-    places: AtomicU64,
+    next_place: AtomicU64,
     /// Lanes, and the place that each waits for.
     pub holds: Mutex<Vec<(SinkId, Lane, Seq)>>,
     notes: Mutex<HashMap<Key, Vec<u8>>>,
@@ -74,7 +76,7 @@ impl Recorder {
             panics: AtomicBool::new(false),
             full: AtomicBool::new(false),
             wait: Mutex::new(Duration::from_secs(3600)),
-            places: AtomicU64::new(1),
+            next_place: AtomicU64::new(1),
             holds: Mutex::default(),
             notes: Mutex::default(),
         })
@@ -86,11 +88,18 @@ impl Recorder {
 
     pub async fn appended(&self, n: usize) -> Vec<Episode> {
         self.appended.subscribe().wait_for(|&seen| seen >= n).await.unwrap();
-        self.episodes.lock().unwrap().iter().map(|(e, _)| e.clone()).collect()
+        self.episodes.lock().unwrap().iter().map(|(e, ..)| e.clone()).collect()
     }
 
     pub fn lanes(&self) -> Vec<Lanes> {
-        self.episodes.lock().unwrap().iter().map(|(_, l)| l.clone()).collect()
+        self.episodes.lock().unwrap().iter().map(|(_, l, _)| l.clone()).collect()
+    }
+}
+
+impl Recorder {
+    /// Where each episode was put, in the order of the appends.
+    pub fn places(&self) -> Vec<Seq> {
+        self.episodes.lock().unwrap().iter().filter_map(|(.., place)| *place).collect()
     }
 }
 
@@ -100,7 +109,7 @@ impl Record for Recorder {
         if let Some(error) = *self.refuse.lock().unwrap() {
             return Err(error);
         }
-        self.episodes.lock().unwrap().extend(new.iter().map(|n| (n.episode.clone(), n.lanes.to_vec())));
+        self.episodes.lock().unwrap().extend(new.iter().map(|n| (n.episode.clone(), n.lanes.to_vec(), n.place)));
         self.appended.send_modify(|n| *n += new.len());
         let (mut verdict, count) = (self.verdict.subscribe(), new.len());
         Ok(Box::pin(async move {
@@ -114,7 +123,7 @@ impl Record for Recorder {
     }
 
     fn reserve(&self) -> Seq {
-        self.places.fetch_add(1, Ordering::SeqCst)
+        self.next_place.fetch_add(1, Ordering::SeqCst)
     }
 
     fn hold(&self, lanes: &[(SinkId, Lane)], place: Seq, _: u64) {
@@ -176,7 +185,7 @@ impl Running {
     }
 
     pub fn outcomes(&self) -> u64 {
-        ["queued", "sampled_out", "truncated", "cancelled", "queue_full", "no_match", "failed"]
+        ["queued", "sampled_out", "truncated", "cancelled", "queue_full", "no_match", "failed", "duplicate"]
             .iter()
             .map(|o| self.outcome(o))
             .sum()
