@@ -4,6 +4,7 @@
 //! tree to [`Config`], `overlay.rs` what lies over the file, `read.rs` and `values.rs` the typed reader, `sections/` every key with
 //! its default, `check.rs` the rules between keys.
 
+pub mod credentials;
 pub mod fault;
 pub mod pattern;
 pub mod presets;

@@ -158,7 +158,7 @@ impl Parts {
                 redactor.text(text);
             }
             for value in self.metadata.values_mut() {
-                redactor.texts(value);
+                redactor.document(value);
             }
         }
         self

@@ -53,6 +53,8 @@ pub struct Document<'a> {
 #[derive(Debug, Clone, Default)]
 pub struct Read {
     json: Option<Value>,
+    /// The same for sources that look for a key, where something was redacted.
+    keys: Option<Value>,
     whole: bool,
 }
 
@@ -106,8 +108,9 @@ impl<'a> Document<'a> {
     }
 
     /// The document, if it is one and whole.
-    pub fn json(&self) -> Option<&Value> {
-        self.read().json.as_ref()
+    fn json(&self, want: Want) -> Option<&Value> {
+        let read = self.read();
+        read.keys.as_ref().filter(|_| want == Want::Key).or(read.json.as_ref())
     }
 
     /// Whether all of it is here.
@@ -127,10 +130,12 @@ impl<'a> Document<'a> {
                 }
             };
             let mut json = if decoded.bytes.is_empty() { None } else { document(self.headers, &decoded.bytes) };
-            if let Some(json) = &mut json {
-                self.redactor.paths(json);
+            let mut keys = None;
+            if let Some(json) = json.as_mut().filter(|_| !self.redactor.is_empty()) {
+                keys = Some(self.redactor.document_of_keys(json).unwrap_or_else(|| json.clone()));
+                self.redactor.document(json);
             }
-            Read { json, whole: true }
+            Read { json, keys, whole: true }
         })
     }
 }
@@ -151,7 +156,7 @@ impl Seen<'_> {
         sources.iter().find_map(|source| match source {
             // An answer may have several parts, in one place each.
             Source::RespJson(path) if want == Want::Output => match self.response? {
-                Response::Document(document) => texts_of(path, document.json()?),
+                Response::Document(document) => texts_of(path, document.json(want)?),
                 Response::Stream { .. } => self.node(source, want).and_then(|node| text_of(&node)),
             },
             source => match self.node(source, want)? {
@@ -184,9 +189,9 @@ impl Seen<'_> {
     /// What a source yields, as JSON; a text is never empty.
     fn node(&self, source: &Source, want: Want) -> Option<Cow<'_, Value>> {
         match source {
-            Source::ReqJson(path) => Some(Cow::Borrowed(pick(path, self.request.json()?, want)?)),
+            Source::ReqJson(path) => Some(Cow::Borrowed(pick(path, self.request.json(want)?, want)?)),
             Source::RespJson(path) => match self.response? {
-                Response::Document(document) => Some(Cow::Borrowed(pick(path, document.json()?, want)?)),
+                Response::Document(document) => Some(Cow::Borrowed(pick(path, document.json(want)?, want)?)),
                 Response::Stream { assembled, plan, .. } => {
                     let at = plan.probes.iter().position(|p| p.path == *path && p.last == (want == Want::Output))?;
                     Some(Cow::Borrowed(assembled.found.get(at)?.as_ref()?))

@@ -13,8 +13,6 @@ use crate::config::StreamFormat;
 pub struct Reassembly {
     decoder: Option<Decoder>,
     assembler: Assembler,
-    /// What was decoded of the piece at hand.
-    decoded: Vec<u8>,
     /// It can't be decoded (any more).
     is_broken: bool,
 }
@@ -23,7 +21,7 @@ impl Reassembly {
     /// For a response with this head; none where it is no stream.
     pub fn of(plan: &Arc<Plan>, headers: &HeaderMap) -> Option<Self> {
         let format = format(headers, plan.rules.format)?;
-        let decoder = Decoder::of(headers);
+        let decoder = Decoder::of_stream(headers, plan.max);
         if let Err(error) = &decoder {
             tracing::debug!(%error, "a stream can't be read; its traffic is untouched");
         }
@@ -31,7 +29,6 @@ impl Reassembly {
             is_broken: decoder.is_err(),
             decoder: decoder.ok().flatten(),
             assembler: Assembler::new(Arc::clone(plan), format),
-            decoded: Vec::new(),
         })
     }
 
@@ -41,18 +38,18 @@ impl Reassembly {
             return false;
         }
         let Some(decoder) = &mut self.decoder else { return self.assembler.feed(data) };
-        self.decoded.clear();
-        if let Err(error) = decoder.feed(data, &mut self.decoded) {
+        let (mut marked, assembler) = (false, &mut self.assembler);
+        if let Err(error) = decoder.feed(data, |piece| marked |= assembler.feed(piece)) {
             tracing::debug!(%error, "a stream can't be read any further; its traffic is untouched");
             self.is_broken = true;
         }
-        self.assembler.feed(&self.decoded)
+        marked
     }
 
     /// What it was.
     pub fn finish(self) -> Assembled {
         let mut assembled = self.assembler.finish();
-        assembled.truncated |= self.is_broken;
+        assembled.truncated |= self.is_broken || (!assembled.ended && self.decoder.is_some_and(|decoder| decoder.is_cut()));
         assembled
     }
 }

@@ -14,11 +14,16 @@
 //! - **Object**: nothing, except in `metadata`, where it stays JSON.
 //! - **Null, absent, empty text**: nothing.
 //!
+//! A header or a parameter whose name says that it is a credential is no source, because records hold none: see
+//! [`is_credential`]. A cookie is named by itself, so whoever names one knows what is in it.
+//!
 //! For `metadata` numbers, booleans, arrays and objects stay what they are in JSON: no reader of a graph wants `"3"` for `3`.
 //! For `success_if` a source counts if its node is neither absent, `false`, null, `""`, `[]` nor `{}`; a number counts, also 0.
 
 use http::HeaderName;
 use serde_json_path::JsonPath;
+
+use super::credentials::is_credential;
 
 /// What a source may look like.
 pub const SOURCES: &str = "req.json:$.a, resp.json:$.a, req.header:name, resp.header:name, req.path:name, req.query:name, \
@@ -31,9 +36,6 @@ pub const EVENT_PATHS: &str = "$.a of every event, or NAME:$.a of those with tha
 const LONGEST_PATH: usize = 512;
 /// Deepest nesting of brackets in a path into JSON. The parser tries alternatives at each level: the time to fail doubles with each.
 const DEEPEST_PATH: usize = 8;
-
-/// Headers that are credentials: no record may hold them (invariant 10).
-const CREDENTIALS: [&str; 5] = ["authorization", "proxy-authorization", "cookie", "set-cookie", "x-api-key"];
 
 /// One source, parsed from `kind:argument`.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -97,7 +99,7 @@ impl Source {
             "req.header" => header(argument).map(Self::ReqHeader),
             "resp.header" => header(argument).map(Self::RespHeader),
             "req.path" => named(argument, "req.path:agent").map(Self::ReqPath),
-            "req.query" => named(argument, "req.query:session").map(Self::ReqQuery),
+            "req.query" => query(argument).map(Self::ReqQuery),
             "req.cookie" => named(argument, "req.cookie:session").map(Self::ReqCookie),
             "resp.stream" => EventPath::parse(argument).map(|path| Self::RespStream(Some(path))),
             "const" => named(argument, "const:text").map(Self::Const),
@@ -106,7 +108,8 @@ impl Source {
     }
 }
 
-fn json_path(text: &str) -> Result<JsonPath, String> {
+/// A path into JSON (RFC 9535).
+pub(super) fn json_path(text: &str) -> Result<JsonPath, String> {
     if text.len() > LONGEST_PATH {
         return Err(format!("a JSONPath has at most {LONGEST_PATH} characters"));
     }
@@ -137,8 +140,16 @@ fn json_path(text: &str) -> Result<JsonPath, String> {
 fn header(text: &str) -> Result<HeaderName, String> {
     let name = HeaderName::from_bytes(text.as_bytes())
         .map_err(|_| format!("{text:?} is no header name, allowed: a name such as x-session-id"))?;
-    if CREDENTIALS.contains(&name.as_str()) {
+    if is_credential(name.as_str()) {
         return Err(format!("{name} holds credentials, which are never recorded, allowed: any other header"));
+    }
+    Ok(name)
+}
+
+fn query(text: &str) -> Result<String, String> {
+    let name = named(text, "req.query:session")?;
+    if is_credential(&name) {
+        return Err(format!("{name:?} holds credentials, which are never recorded, allowed: any other parameter"));
     }
     Ok(name)
 }
@@ -184,6 +195,10 @@ mod tests {
             ("req.header:", "no header name"),
             ("req.header:x y", "no header name"),
             ("req.header:Authorization", "credentials"),
+            ("resp.header:set-cookie", "credentials"),
+            ("req.header:x-goog-api-key", "credentials"),
+            ("req.query:x-api-key", "credentials"),
+            ("req.query:", "ends at the colon"),
             ("req.path:", "ends at the colon"),
             ("resp.stream:", "no path"),
             ("resp.stream:a", "no path"),
