@@ -22,6 +22,8 @@
 pub mod decode;
 pub mod document;
 pub mod extract;
+pub mod offload;
+pub mod original;
 pub mod redact;
 pub mod routes;
 pub mod stream;
@@ -44,7 +46,7 @@ use extract::{Judgement, Pick, Seen};
 use routes::{Outcome, Route, Routes};
 
 /// Captured bytes from which parsing leaves the async threads. Below it, handing over costs more than it saves.
-const PARSE_ELSEWHERE: usize = 256 * 1024;
+pub(crate) const PARSE_ELSEWHERE: usize = 256 * 1024;
 
 /// Resolves once episodes are on stable storage. Dropping it does not take them back.
 pub type Commit = Pin<Box<dyn Future<Output = Result<Appended, AppendError>> + Send>>;

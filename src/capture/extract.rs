@@ -75,6 +75,25 @@ impl<'a> Seen<'a> {
         }
     }
 
+    /// Of a request alone, whose body was read already.
+    pub fn of_request(
+        params: Option<Params<'a>>,
+        query: Option<&'a str>,
+        headers: &'a HeaderMap,
+        nothing: &'a HeaderMap,
+        json: Option<Value>,
+    ) -> Self {
+        let document = |json| Document { kept: None, json: OnceCell::from(json) };
+        Self {
+            params,
+            query,
+            request_headers: headers,
+            response_headers: nothing,
+            request: document(json),
+            response: document(None),
+        }
+    }
+
     /// The text of the first source that yields one.
     pub fn text(&self, sources: &[Source], pick: Pick) -> Option<String> {
         sources.iter().find_map(|source| match source {
@@ -141,7 +160,8 @@ impl Document<'_> {
     }
 }
 
-fn text_of(value: &Value) -> Option<String> {
+/// The text of a node.
+pub(super) fn text_of(value: &Value) -> Option<String> {
     let text = match value {
         Value::String(text) => text.clone(),
         Value::Number(_) | Value::Bool(_) => value.to_string(),

@@ -6,6 +6,7 @@ use http::{HeaderName, Method, header};
 use prometheus::IntCounter;
 
 use super::Record;
+use super::redact::Redactor;
 use crate::config::source::Source;
 use crate::config::{self, Action, OnFull, OrderBy};
 use crate::queue::SinkId;
@@ -19,6 +20,8 @@ pub(super) const TRACEPARENT: HeaderName = HeaderName::from_static("traceparent"
 pub enum Outcome {
     /// Recorded whole.
     Queued,
+    /// One with its key was recorded before.
+    Duplicate,
     /// Left out by `sample`.
     SampledOut,
     /// Recorded, but longer than `max_capture`.
@@ -33,8 +36,9 @@ pub enum Outcome {
     Failed,
 }
 
-const OUTCOMES: [(Outcome, &str); 7] = [
+const OUTCOMES: [(Outcome, &str); 8] = [
     (Outcome::Queued, "queued"),
+    (Outcome::Duplicate, "duplicate"),
     (Outcome::SampledOut, "sampled_out"),
     (Outcome::Truncated, "truncated"),
     (Outcome::Cancelled, "cancelled"),
@@ -63,6 +67,9 @@ impl std::fmt::Debug for Routes {
 pub(super) struct Route {
     pub(super) config: config::Route,
     pub(super) sinks: Vec<(SinkId, OrderBy)>,
+    /// Those that send the request again.
+    pub(super) replays: Vec<SinkId>,
+    pub(super) redactor: Redactor,
     /// Headers that a source reads, and those that every capture needs.
     pub(super) request_headers: Vec<HeaderName>,
     pub(super) response_headers: Vec<HeaderName>,
@@ -102,6 +109,11 @@ impl Routes {
         self.rules.get(route).filter(|r| r.config.action == Action::Capture)
     }
 
+    /// Whether a route keeps its requests to itself.
+    pub fn offloads(&self, route: usize) -> bool {
+        self.rules.get(route).is_some_and(|r| r.config.action == Action::Offload)
+    }
+
     /// Whether a request that would be captured has to be refused now.
     pub(super) fn refuses(&self) -> bool {
         self.on_full == OnFull::Reject && self.record.is_full()
@@ -128,9 +140,11 @@ impl Route {
             names.dedup();
         }
         let outcomes = OUTCOMES.map(|(_, label)| metrics.capture.with_label_values(&[proxy, &config.name, label]));
+        let replays = sinks.iter().filter(|(name, ..)| config.replays.contains(name)).map(|&(_, id, _)| id).collect();
+        let redactor = Redactor::new(&config.redact);
         let sinks =
             sinks.iter().filter(|(name, ..)| config.sinks.contains(name)).map(|&(_, id, order_by)| (id, order_by)).collect();
-        Self { config, sinks, request_headers, response_headers, reads_request, reads_response, outcomes }
+        Self { config, sinks, replays, redactor, request_headers, response_headers, reads_request, reads_response, outcomes }
     }
 
     /// Draws whether this exchange is captured.

@@ -106,7 +106,8 @@ impl Source {
     }
 }
 
-fn json_path(text: &str) -> Result<JsonPath, String> {
+/// Reads a path into JSON; the error says what is wrong with it and what is allowed.
+pub fn json_path(text: &str) -> Result<JsonPath, String> {
     if text.len() > LONGEST_PATH {
         return Err(format!("a JSONPath has at most {LONGEST_PATH} characters"));
     }
@@ -132,6 +133,15 @@ fn json_path(text: &str) -> Result<JsonPath, String> {
             before + 1
         )
     })
+}
+
+/// Whether a header, or a parameter of a query, of this name holds credentials.
+pub fn is_credential(name: &str) -> bool {
+    let name = name.to_ascii_lowercase();
+    CREDENTIALS.contains(&name.as_str())
+        || ["_key", "-key", "apikey"].iter().any(|end| name.ends_with(end)) && name != "idempotency-key"
+        || name == "key"
+        || ["token", "secret", "password"].iter().any(|part| name.contains(part))
 }
 
 fn header(text: &str) -> Result<HeaderName, String> {

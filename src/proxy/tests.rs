@@ -253,6 +253,9 @@ pub fn run_route() -> config::Route {
             output: vec![Source::RespJson(json("$.message"))],
             ..Extract::default()
         },
+        offload: None,
+        replays: Vec::new(),
+        keep_headers: Vec::new(),
     }
 }
 
