@@ -148,8 +148,8 @@ fn offloads(cx: &Context<'_>, config: &Config) {
             let path = format!("proxy.{p}.route.{r}");
             let Some(offload) = &route.offload else { continue };
             let extract = &route.extract;
-            let says = matches!(offload.split, Split::Whole) && extract.input.is_empty() && extract.output.is_empty();
-            if says && !route.sinks.iter().all(|sink| route.replays.contains(sink)) {
+            let silent = matches!(offload.split, Split::Whole) && extract.input.is_empty() && extract.output.is_empty();
+            if silent && !route.sinks.iter().all(|sink| route.replays.contains(sink)) {
                 let allowed = "give it a preset, or offload.each, offload.all or extract.input, or sinks of type \"replay\" alone";
                 cx.missing(cx.at(&path), format!("this [[proxy.route]] offloads nothing, {allowed}"));
             }
@@ -169,8 +169,9 @@ fn offloads(cx: &Context<'_>, config: &Config) {
                 let reads = |source: &Source| {
                     matches!(source, Source::RespJson(_) | Source::RespHeader(_) | Source::RespStream(_))
                 };
-                if sources.iter().any(reads) {
-                    let at = if key == "dedupe.key" { format!("{path}.{key}") } else { format!("{path}.extract.{key}") };
+                // What isn't written in the file is the preset's, and that one has a fault of its own then.
+                let at = if key == "dedupe.key" { format!("{path}.{key}") } else { format!("{path}.extract.{key}") };
+                if sources.iter().any(reads) && cx.is_given(&at) {
                     let none = "which an offloaded request doesn't have";
                     cx.fault(cx.at(&at), format!("`{key}` reads the response, {none}, allowed: sources of the request, req.…"));
                 }
