@@ -22,11 +22,14 @@
 pub mod decode;
 pub mod document;
 pub mod extract;
+pub mod offload;
 pub mod order;
+pub mod original;
 pub mod reassembly;
 pub mod redact;
 pub mod routes;
 pub mod stream;
+pub mod time;
 
 mod build;
 
@@ -37,7 +40,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use http::{HeaderMap, Method, Uri, header};
+use http::{HeaderMap, Method, Uri};
 use sha2::{Digest, Sha256};
 use uuid::Uuid;
 
@@ -54,7 +57,7 @@ use crate::episode::{End, Episode};
 use crate::queue::{AppendError, Appended, Key, Lane, New, Note, Queue, Seq, SinkId};
 
 /// Captured bytes from which parsing leaves the async threads. Below it, handing over costs more than it saves.
-const PARSE_ELSEWHERE: usize = 256 * 1024;
+pub(crate) const PARSE_ELSEWHERE: usize = 256 * 1024;
 
 /// The same of bytes that have to be decoded first: they may be many times as long then.
 const DECODE_ELSEWHERE: usize = 16 * 1024;
@@ -387,7 +390,7 @@ impl Capture {
     }
 
     fn is_encoded(&self) -> bool {
-        [&self.head.request_headers, &self.head.response_headers].iter().any(|h| h.contains_key(header::CONTENT_ENCODING))
+        decode::is_encoded(&self.head.request_headers) || decode::is_encoded(&self.head.response_headers)
     }
 
     fn rules(&self) -> &Route {

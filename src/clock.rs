@@ -48,19 +48,6 @@ pub fn as_ms(d: Duration) -> u64 {
     u64::try_from(d.as_millis()).unwrap_or(u64::MAX)
 }
 
-/// A time as others write it: RFC 3339, or seconds or milliseconds since the Unix epoch.
-pub fn parse(text: &str) -> Option<u64> {
-    /// In seconds this is the year 5138, in milliseconds 1973: what is smaller is taken for seconds.
-    const SECONDS: f64 = 1e11;
-    let text = text.trim();
-    if let Ok(time) = text.parse::<jiff::Timestamp>() {
-        return u64::try_from(time.as_millisecond()).ok();
-    }
-    let number: f64 = text.parse().ok().filter(|n| (0.0..=1e14).contains(n))?;
-    let ms = if number < SECONDS { number * 1000.0 } else { number };
-    u64::try_from(Duration::from_secs_f64(ms / 1000.0).as_millis()).ok()
-}
-
 /// A time as RFC 3339 in UTC with milliseconds: `2026-01-01T00:00:00.000Z`.
 pub fn rfc3339(ms: u64) -> String {
     i64::try_from(ms)

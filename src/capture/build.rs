@@ -4,8 +4,9 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
 use super::extract::{Document, Judgement, Response, Seen, Want};
+use super::original::original;
 use super::routes::{self, Route};
-use super::{Head, Kept, Record};
+use super::{Head, Kept, Record, time};
 use crate::clock;
 use crate::episode::{Digests, End, Episode, Message, Request};
 use crate::queue::{Key, Note, Unique};
@@ -126,7 +127,11 @@ pub(super) fn build(context: &Context<'_>, end: End, request: &Document<'_>, sen
         end => end,
     };
     let digests = Digests { request: sent.map(|kept| kept.sha256), response: Some(response.sha256) };
-    Built::Episode(Box::new(parts.into_episode(head, route, proxy, end, digests)), extras)
+    let mut episode = parts.into_episode(head, route, proxy, end, digests);
+    if !route.replays.is_empty() {
+        episode.original = original(&route.config.keep_headers, &route.redactor, &head.uri, &head.request_headers, sent);
+    }
+    Built::Episode(Box::new(episode), extras)
 }
 
 impl Parts {
@@ -139,7 +144,7 @@ impl Parts {
             group: seen.text(&extract.group, Want::Key),
             user: seen.text(&extract.user, Want::Key),
             agent: seen.text(&extract.agent, Want::Key),
-            time: seen.text(&extract.time, Want::Key).and_then(|text| clock::parse(&text)),
+            time: seen.text(&extract.time, Want::Key).and_then(|text| time::parse(&text.into()).ok()),
             input: seen.text(&extract.input, Want::Input),
             output: seen.text(&extract.output, Want::Output),
             metadata: metadata.filter_map(|(key, sources)| Some((key.clone(), seen.value(sources)?))).collect(),

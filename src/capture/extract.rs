@@ -95,6 +95,12 @@ impl<'a> Document<'a> {
         Self { headers, kept, limit, redactor, read: OnceCell::new() }
     }
 
+    /// One that was read already. Nothing of it has been redacted.
+    pub fn of_json(json: Option<Value>, headers: &'a HeaderMap, redactor: &'a Redactor) -> Self {
+        let read = OnceCell::from(Read::of(json, redactor));
+        Self { headers, kept: None, limit: 0, redactor, read }
+    }
+
     /// With what was read of it already.
     #[must_use]
     pub fn with(mut self, read: Option<Read>) -> Self {
@@ -108,7 +114,7 @@ impl<'a> Document<'a> {
     }
 
     /// The document, if it is one and whole.
-    fn json(&self, want: Want) -> Option<&Value> {
+    pub fn json(&self, want: Want) -> Option<&Value> {
         let read = self.read();
         read.keys.as_ref().filter(|_| want == Want::Key).or(read.json.as_ref())
     }
@@ -129,14 +135,20 @@ impl<'a> Document<'a> {
                     return Read::default();
                 }
             };
-            let mut json = if decoded.bytes.is_empty() { None } else { document(self.headers, &decoded.bytes) };
-            let mut keys = None;
-            if let Some(json) = json.as_mut().filter(|_| !self.redactor.is_empty()) {
-                keys = Some(self.redactor.document_of_keys(json).unwrap_or_else(|| json.clone()));
-                self.redactor.document(json);
-            }
-            Read { json, keys, whole: true }
+            let json = if decoded.bytes.is_empty() { None } else { document(self.headers, &decoded.bytes) };
+            Read::of(json, self.redactor)
         })
+    }
+}
+
+impl Read {
+    fn of(mut json: Option<Value>, redactor: &Redactor) -> Self {
+        let mut keys = None;
+        if let Some(json) = json.as_mut().filter(|_| !redactor.is_empty()) {
+            keys = Some(redactor.document_of_keys(json).unwrap_or_else(|| json.clone()));
+            redactor.document(json);
+        }
+        Self { json, keys, whole: true }
     }
 }
 

@@ -23,10 +23,10 @@ pub(super) const TRACEPARENT: HeaderName = HeaderName::from_static("traceparent"
 pub enum Outcome {
     /// Recorded whole.
     Queued,
+    /// One with its key was recorded before.
+    Duplicate,
     /// Left out by `sample`.
     SampledOut,
-    /// The same as an earlier one, within `dedupe.window`.
-    Duplicate,
     /// Recorded, but longer than `max_capture`.
     Truncated,
     /// The client left before the end.
@@ -74,12 +74,14 @@ impl std::fmt::Debug for Routes {
 pub(super) struct Route {
     pub(super) config: config::Route,
     pub(super) sinks: Vec<(SinkId, OrderBy)>,
+    /// Those that send the request again.
+    pub(super) replays: Vec<SinkId>,
+    pub(super) redactor: Redactor,
     /// Headers that a source reads, and those that every capture needs.
     pub(super) request_headers: Vec<HeaderName>,
     pub(super) response_headers: Vec<HeaderName>,
     /// How a stream is put together, where the route has rules for that.
     pub(super) plan: Option<Arc<Plan>>,
-    pub(super) redactor: Redactor,
     /// The sources that find a session in the request, and whether one of them reads its body.
     pub(super) orderers: Vec<Source>,
     pub(super) reads_session: bool,
@@ -125,6 +127,11 @@ impl Routes {
         self.rules.get(route).filter(|r| r.config.action == Action::Capture)
     }
 
+    /// Whether a route keeps its requests to itself.
+    pub fn offloads(&self, route: usize) -> bool {
+        self.rules.get(route).is_some_and(|r| r.config.action == Action::Offload)
+    }
+
     /// Whether a request that would be captured has to be refused now.
     pub(super) fn refuses(&self) -> bool {
         self.on_full == OnFull::Reject && self.record.is_full()
@@ -143,11 +150,16 @@ impl Route {
                 _ => {}
             }
         }
+        if !config.replays.is_empty() {
+            request_headers.extend(config.keep_headers.iter().cloned());
+        }
         for names in [&mut request_headers, &mut response_headers] {
             names.sort_unstable_by(|a, b| a.as_str().cmp(b.as_str()));
             names.dedup();
         }
         let outcomes = OUTCOMES.map(|(_, label)| metrics.capture.with_label_values(&[proxy, &config.name, label]));
+        let replays = sinks.iter().filter(|(name, ..)| config.replays.contains(name)).map(|&(_, id, _)| id).collect();
+        let redactor = Redactor::new(&config.redact);
         let sinks =
             sinks.iter().filter(|(name, ..)| config.sinks.contains(name)).map(|&(_, id, order_by)| (id, order_by)).collect();
         let plan = config.stream.clone().map(|rules| Arc::new(plan(&config, rules)));
@@ -157,9 +169,10 @@ impl Route {
         let orderers: Vec<_> = config.extract.session.iter().filter(in_request).cloned().collect();
         Self {
             reads_session: orderers.iter().any(|source| matches!(source, Source::ReqJson(_))),
-            redactor: Redactor::new(&config.redact),
+            redactor,
             config,
             sinks,
+            replays,
             request_headers,
             response_headers,
             plan,

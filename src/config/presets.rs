@@ -4,37 +4,35 @@ use std::sync::Arc;
 
 use toml::de::DeTable;
 
-use super::Stream;
 use super::fault::Origin;
 use super::pattern::PathPattern;
 use super::read::{Context, Field, Read, Section, nearest};
 use super::sections::extract::{Given, sources};
+use super::sections::offload;
 use super::sections::stream::stream;
 use super::source::Source;
 use super::tree::{Node, Table, Value};
+use super::values::choice;
+use super::{Action, Stream};
 
 /// The presets of this version: name and TOML.
-const PRESETS: [(&str, &str); 2] =
-    [("automagik", include_str!("presets/automagik.toml")), ("openai-chat", include_str!("presets/openai-chat.toml"))];
+const PRESETS: [(&str, &str); 5] = [
+    ("automagik", include_str!("presets/automagik.toml")),
+    ("openai-chat", include_str!("presets/openai-chat.toml")),
+    ("graphiti-messages", include_str!("presets/graphiti-messages.toml")),
+    ("lightrag-text", include_str!("presets/lightrag-text.toml")),
+    ("mem0-memories", include_str!("presets/mem0-memories.toml")),
+];
 
 /// Presets of a later version.
-const PLANNED: [&str; 11] = [
-    "openai-responses",
-    "anthropic-messages",
-    "langgraph",
-    "a2a",
-    "dify",
-    "ollama-chat",
-    "ag-ui",
-    "ai-sdk",
-    "graphiti-messages",
-    "lightrag-text",
-    "mem0-memories",
-];
+const PLANNED: [&str; 8] =
+    ["openai-responses", "anthropic-messages", "langgraph", "a2a", "dify", "ollama-chat", "ag-ui", "ai-sdk"];
 
 /// What a preset fills in where a route gives nothing.
 #[derive(Debug, Clone, Default)]
 pub struct Preset {
+    /// `action`: what the preset is for.
+    pub action: Action,
     /// `extract`.
     pub extract: Given,
     /// `success_if`.
@@ -43,6 +41,8 @@ pub struct Preset {
     pub join: Vec<Source>,
     /// `stream`.
     pub stream: Option<Stream>,
+    /// `offload` and `reply`.
+    pub offload: offload::Given,
 }
 
 /// The names of the presets that there are.
@@ -77,6 +77,8 @@ fn parse(cx: &Context<'_>, name: &str, text: &str, path: Option<&PathPattern>) -
     let table = Table::from_toml(table.into_inner(), &at);
     let mut section =
         Section::root(cx, &format!("preset.{name}"), Node { value: Value::Table(table), at: Origin::Whole, raw: None });
+    let action = section.get("action", Action::Capture, choice(&[("capture", Action::Capture), ("offload", Action::Offload)]));
+    let offload = offload::Given::read(&mut section);
     let success_if = section.get("success_if", Vec::new(), sources(None));
     let join = section.get("join", Vec::new(), sources(None));
     let stream = stream(&mut section);
@@ -87,5 +89,5 @@ fn parse(cx: &Context<'_>, name: &str, text: &str, path: Option<&PathPattern>) -
         Source::ReqPath(name) => path.is_none_or(|path| path.has(name)),
         _ => true,
     });
-    Preset { extract, success_if, join, stream }
+    Preset { action, extract, success_if, join, stream, offload }
 }

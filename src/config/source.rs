@@ -109,7 +109,7 @@ impl Source {
 }
 
 /// A path into JSON (RFC 9535).
-pub(super) fn json_path(text: &str) -> Result<JsonPath, String> {
+pub(crate) fn json_path(text: &str) -> Result<JsonPath, String> {
     if text.len() > LONGEST_PATH {
         return Err(format!("a JSONPath has at most {LONGEST_PATH} characters"));
     }

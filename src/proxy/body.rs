@@ -122,6 +122,13 @@ impl Body {
         body
     }
 
+    /// The reply to a request that stays here. `waited` is how long its body took to come, which is no time of offramp's own.
+    pub(super) fn reply(text: impl Into<Bytes>, waited: Duration) -> Self {
+        let mut body = Self::text(text);
+        body.upstream_time = waited;
+        body
+    }
+
     /// Keeps hyper from taking away the `content-length` of a message without a body, which tells what the body would be (304).
     pub(super) fn leave_unsent(&mut self) {
         self.source = Source::Unsent;

@@ -20,6 +20,7 @@ use super::body::Body;
 use super::headers;
 use super::lease::{Lease, Sent};
 use super::link::{Hold, Link, Pace};
+use super::offload;
 use super::tee::{Barrier, Tee};
 use super::upgrade::Wish;
 use super::upload::{self, Progress, Stage, Upload};
@@ -27,7 +28,7 @@ use super::{Exchange, Proxy, ProxyError};
 use crate::capture::Capture;
 use crate::episode::End;
 
-const EPISODE_HEADER: HeaderName = HeaderName::from_static("x-offramp-episode");
+pub(super) const EPISODE_HEADER: HeaderName = HeaderName::from_static("x-offramp-episode");
 
 /// The innermost service of the stack.
 #[derive(Clone)]
@@ -44,6 +45,9 @@ impl Service<Exchange> for Forward {
     }
 
     fn call(&mut self, exchange: Exchange) -> Self::Future {
+        if exchange.offloaded {
+            return Box::pin(offload::run(Arc::clone(&self.0), exchange));
+        }
         match Forwarding::begin(Arc::clone(&self.0), exchange) {
             Ok(forwarding) => Box::pin(forwarding.run()),
             Err(error) => Box::pin(ready(Err(error))),
