@@ -4,12 +4,11 @@ use std::sync::Arc;
 
 use toml::de::DeTable;
 
-use super::Stream;
 use super::fault::Origin;
 use super::pattern::PathPattern;
 use super::read::{Context, Field, Read, Section, nearest};
 use super::sections::extract::{Given, sources};
-use super::sections::stream::stream;
+use super::sections::stream::{self, stream};
 use super::source::Source;
 use super::tree::{Node, Table, Value};
 
@@ -42,7 +41,7 @@ pub struct Preset {
     /// `join`.
     pub join: Vec<Source>,
     /// `stream`.
-    pub stream: Option<Stream>,
+    pub stream: Option<stream::Given>,
 }
 
 /// The names of the presets that there are.

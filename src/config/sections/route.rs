@@ -6,7 +6,7 @@ use http::Method;
 
 use super::extract::{Given, sources};
 use super::redact::redact;
-use super::stream::stream;
+use super::stream::{merged, stream};
 use crate::config::pattern::{PATTERNS, PathPattern};
 use crate::config::presets;
 use crate::config::read::{Field, Header, Read, Section};
@@ -50,7 +50,7 @@ pub fn route(mut s: Section<'_>) -> Route {
         dedupe: dedupe(&mut s, path.as_ref()),
         redact: s.maybe("redact", redact).unwrap_or_default(),
         join: s.maybe("join", sources(path.as_ref())).unwrap_or(preset.join),
-        stream: stream(&mut s).or(preset.stream),
+        stream: merged(stream(&mut s), preset.stream, s.cx()),
         extract: own.over(preset.extract),
         path: path.unwrap_or_else(PathPattern::root),
     };
