@@ -4,16 +4,16 @@ use std::sync::Arc;
 
 use toml::de::DeTable;
 
+use super::Action;
 use super::fault::Origin;
 use super::pattern::PathPattern;
 use super::read::{Context, Field, Read, Section, nearest};
 use super::sections::extract::{Given, sources};
 use super::sections::offload;
-use super::sections::stream::stream;
+use super::sections::stream::{self, stream};
 use super::source::Source;
 use super::tree::{Node, Table, Value};
 use super::values::choice;
-use super::{Action, Stream};
 
 /// The presets of this version: name and TOML.
 const PRESETS: [(&str, &str); 5] = [
@@ -40,7 +40,7 @@ pub struct Preset {
     /// `join`.
     pub join: Vec<Source>,
     /// `stream`.
-    pub stream: Option<Stream>,
+    pub stream: Option<stream::Given>,
     /// `offload` and `reply`.
     pub offload: offload::Given,
 }

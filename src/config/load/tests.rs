@@ -123,7 +123,6 @@ fn the_repositorys_file_states_every_key_with_its_default() {
         "[[proxy.route]] dedupe",
         "[[proxy.route]] priority",
         "[[proxy.route]] redact",
-        "[[proxy.route]] stream",
         "[[sink]] adaptive",
         "[[sink]] batch",
         "[[sink]] body",

@@ -7,7 +7,7 @@ use http::Method;
 use super::extract::{Given, sources};
 use super::offload::{self, keep_headers};
 use super::redact::redact;
-use super::stream::stream;
+use super::stream::{merged, stream};
 use crate::config::pattern::{PATTERNS, PathPattern};
 use crate::config::presets;
 use crate::config::read::{Field, Header, Read, Section};
@@ -59,7 +59,7 @@ pub fn route(mut s: Section<'_>) -> Route {
         dedupe: dedupe(&mut s, path.as_ref()),
         redact: s.maybe("redact", redact).unwrap_or_default(),
         join: s.maybe("join", sources(path.as_ref())).unwrap_or(preset.join),
-        stream: stream(&mut s).or(preset.stream),
+        stream: merged(stream(&mut s), preset.stream, s.cx()),
         extract: own.over(preset.extract),
         replays: Vec::new(),
         keep_headers: keep_headers(&mut s),
