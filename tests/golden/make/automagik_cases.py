@@ -4,11 +4,12 @@ import json
 import urllib.error
 import urllib.request
 
-from golden import Relay, exchange, talk, write
+from golden import Relay, Stable, exchange, talk, write
 
 FROM = "hand-made after the source of automagik 0.6.19 (agent_routes.py, agent_controller.py)"
 RUN, ASYNC, STATUS = "/api/v1/agent/{agent}/run", "/api/v1/agent/{agent}/run/async", "/api/v1/run/{run_id}/status"
 relay = Relay()
+STABLE = Stable()
 SESSION, USER = "5f3c1b1e-0000-4000-8000-00000000000a", "5f3c1b1e-0000-4000-8000-00000000000b"
 RUN_ID = "5f3c1b1e-0000-4000-8000-00000000000c"
 
@@ -61,11 +62,11 @@ def status(state, result=None, **progress):
 
 
 def start(asked=ASKED):
-    return exchange(send("/api/v1/agent/simple/run/async", asked, STARTED), ASYNC, None, preset="automagik-async")
+    return exchange(send("/api/v1/agent/simple/run/async", asked, STARTED), ASYNC, None, STABLE, preset="automagik-async")
 
 
 def poll(answer, episode=None):
-    return exchange(send(f"/api/v1/run/{RUN_ID}/status", None, answer), STATUS, episode, preset="automagik-status")
+    return exchange(send(f"/api/v1/run/{RUN_ID}/status", None, answer), STATUS, episode, STABLE, preset="automagik-status")
 
 
 DONE = talk("Buenas", "Olá, Ana!", session="teste", user=USER, agent="simple", channel="automagik-agent", run_id=RUN_ID)
