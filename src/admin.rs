@@ -163,11 +163,7 @@ fn routes() -> Vec<(Method, &'static str, MethodRouter<Shared>)> {
         (Method::GET, "/health/graphiti-queue", get(health::graphiti_queue)),
         (Method::GET, "/api/v1/status", get(status::status)),
         (Method::GET, "/api/v1/episodes", get(episodes::list)),
-        (
-            Method::POST,
-            "/api/v1/episodes",
-            post(ingest::ingest).layer(axum::extract::DefaultBodyLimit::max(ingest::MOST_BYTES)),
-        ),
+        (Method::POST, "/api/v1/episodes", post(ingest::ingest).layer(axum::extract::DefaultBodyLimit::max(ingest::MOST_BYTES))),
         (Method::GET, "/api/v1/episodes/{id}", get(episodes::show)),
         (Method::DELETE, "/api/v1/episodes/{id}", delete(episodes::remove)),
         (Method::POST, "/api/v1/dead/redrive", post(dead::redrive)),

@@ -28,7 +28,7 @@ pub(super) const MOST_BYTES: usize = 16 << 20;
 /// Most episodes of a batch.
 const MOST: usize = 1000;
 /// How long an idempotency key holds.
-const REMEMBERED: Duration = Duration::from_hours(24);
+const REMEMBERED: Duration = Duration::from_secs(24 * 60 * 60);
 /// Longest wait for the commit.
 const PATIENCE: Duration = Duration::from_secs(30);
 /// Bodies beyond it are read off the async threads.
@@ -149,7 +149,8 @@ async fn read(headers: &HeaderMap, body: Bytes) -> Result<Asked, Problem> {
 }
 
 fn parse(body: &[u8]) -> Result<Asked, Problem> {
-    let json: Value = serde_json::from_slice(body).map_err(|error| Problem::bad_request(format!("the body is no JSON: {error}")))?;
+    let json: Value =
+        serde_json::from_slice(body).map_err(|error| Problem::bad_request(format!("the body is no JSON: {error}")))?;
     let asked = match json {
         Value::Array(_) => Asked::Many(typed(json, "episodes")?),
         Value::Object(ref members) if members.contains_key("episodes") => Asked::Many(typed::<Batch>(json, "")?.episodes),
@@ -185,12 +186,13 @@ struct Prepared {
 }
 
 fn prepare(shared: &Shared, headers: &HeaderMap, given: Vec<Given>, single: bool) -> Result<Vec<Prepared>, Problem> {
-    let key = match headers.get("idempotency-key") {
-        None => None,
-        Some(value) => Some(value.to_str().ok().filter(|key| !key.is_empty()).ok_or_else(|| {
-            Problem::bad_request("the header Idempotency-Key is empty or no visible text; a UUID does well")
-        })?),
-    };
+    let key =
+        match headers.get("idempotency-key") {
+            None => None,
+            Some(value) => Some(value.to_str().ok().filter(|key| !key.is_empty()).ok_or_else(|| {
+                Problem::bad_request("the header Idempotency-Key is empty or no visible text; a UUID does well")
+            })?),
+        };
     let sinks = Sinks::of(shared);
     let now = clock::now_ms();
     let until = shared.state.queue.now().saturating_add(clock::as_ms(REMEMBERED));

@@ -1,8 +1,8 @@
 //! The rules between keys: what no single value can be wrong about. Each is a sentence at the place where it is broken.
 
 use super::address::{forwards_to, is_local, overlap};
-use super::read::{Context, nearest};
 use super::offload::Split;
+use super::read::{Context, nearest};
 use super::source::Source;
 use super::units::show_duration;
 use super::{Action, Config, Listen, SinkKind, Upstream};
@@ -13,6 +13,7 @@ pub fn check(cx: &Context<'_>, config: &mut Config) {
         cx.missing(cx.at(""), "there is no [[proxy]], allowed: at least one, with name, listen and upstream".to_owned());
     }
     names(cx, config);
+    reserved(cx, config);
     listeners(cx, config);
     belongings(cx, config);
     sinks_of_routes(cx, config);
@@ -42,6 +43,14 @@ fn names(cx: &Context<'_>, config: &Config) {
             &format!("proxy.{i}.route"),
             proxy.routes.iter().map(|route| route.name.as_str()),
         );
+    }
+}
+
+/// The name that the admin API's own episodes bear.
+fn reserved(cx: &Context<'_>, config: &Config) {
+    for (i, proxy) in config.proxies.iter().enumerate().filter(|(_, proxy)| proxy.name == "ingest") {
+        let taken = "which episodes bear that come by the admin API";
+        cx.fault(cx.at(&format!("proxy.{i}.name")), format!("`name` is {:?}, {taken}, allowed: another name", proxy.name));
     }
 }
 
@@ -150,7 +159,8 @@ fn offloads(cx: &Context<'_>, config: &Config) {
             let extract = &route.extract;
             let silent = matches!(offload.split, Split::Whole) && extract.input.is_empty() && extract.output.is_empty();
             if silent && !route.sinks.iter().all(|sink| route.replays.contains(sink)) {
-                let allowed = "give it a preset, or offload.each, offload.all or extract.input, or sinks of type \"replay\" alone";
+                let allowed =
+                    "give it a preset, or offload.each, offload.all or extract.input, or sinks of type \"replay\" alone";
                 cx.missing(cx.at(&path), format!("this [[proxy.route]] offloads nothing, {allowed}"));
             }
             for key in ["success", "success_if", "on_cancel", "stream", "join"] {
@@ -166,9 +176,8 @@ fn offloads(cx: &Context<'_>, config: &Config) {
             }
             let dedupe = route.dedupe.iter().map(|dedupe| ("dedupe.key".to_owned(), &dedupe.key));
             for (key, sources) in extract.lists().chain(dedupe) {
-                let reads = |source: &Source| {
-                    matches!(source, Source::RespJson(_) | Source::RespHeader(_) | Source::RespStream(_))
-                };
+                let reads =
+                    |source: &Source| matches!(source, Source::RespJson(_) | Source::RespHeader(_) | Source::RespStream(_));
                 // What isn't written in the file is the preset's, and that one has a fault of its own then.
                 let at = if key == "dedupe.key" { format!("{path}.{key}") } else { format!("{path}.extract.{key}") };
                 if sources.iter().any(reads) && cx.is_given(&at) {

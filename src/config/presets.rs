@@ -4,7 +4,6 @@ use std::sync::Arc;
 
 use toml::de::DeTable;
 
-use super::{Action, Stream};
 use super::fault::Origin;
 use super::pattern::PathPattern;
 use super::read::{Context, Field, Read, Section, nearest};
@@ -14,6 +13,7 @@ use super::sections::stream::stream;
 use super::source::Source;
 use super::tree::{Node, Table, Value};
 use super::values::choice;
+use super::{Action, Stream};
 
 /// The presets of this version: name and TOML.
 const PRESETS: [(&str, &str); 5] = [
@@ -25,16 +25,8 @@ const PRESETS: [(&str, &str); 5] = [
 ];
 
 /// Presets of a later version.
-const PLANNED: [&str; 8] = [
-    "openai-responses",
-    "anthropic-messages",
-    "langgraph",
-    "a2a",
-    "dify",
-    "ollama-chat",
-    "ag-ui",
-    "ai-sdk",
-];
+const PLANNED: [&str; 8] =
+    ["openai-responses", "anthropic-messages", "langgraph", "a2a", "dify", "ollama-chat", "ag-ui", "ai-sdk"];
 
 /// What a preset fills in where a route gives nothing.
 #[derive(Debug, Clone, Default)]

@@ -18,9 +18,9 @@ use tower::Service;
 
 use super::body::Body;
 use super::headers;
-use super::offload;
 use super::lease::{Lease, Sent};
 use super::link::{Hold, Link, Pace};
+use super::offload;
 use super::tee::{Barrier, Tee};
 use super::upgrade::Wish;
 use super::upload::{self, Progress, Stage, Upload};

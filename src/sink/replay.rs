@@ -49,7 +49,8 @@ impl ReplaySink {
     }
 
     fn target(&self, original: &Original) -> Result<Url, SinkError> {
-        let url = Url::parse(&format!("{}{}", self.url, original.target)).map_err(|e| unfit(&format!("its target is not valid: {e}")))?;
+        let url = Url::parse(&format!("{}{}", self.url, original.target))
+            .map_err(|e| unfit(&format!("its target is not valid: {e}")))?;
         // The client resolves these before it sends, and the service would get another path than the one that was asked for.
         let path = original.target.split('?').next().unwrap_or_default();
         let is_dots = |part: &str| matches!(part.to_ascii_lowercase().replace("%2e", ".").as_str(), "." | "..");

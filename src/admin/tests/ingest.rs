@@ -67,7 +67,10 @@ async fn what_is_wrong_is_told_with_its_place_and_nothing_is_taken() {
         (r#"{"messages":[{"role":"user","content":5}]}"#, "messages[0].content: invalid type"),
         (r#"{"messages":[{"role":"user","content":"x"}],"sesion":"s"}"#, "unknown field `sesion`"),
         (r#"{"messages":[{"role":"user","content":"x"}],"occurred_at":"soon"}"#, "occurred_at is \"soon\""),
-        (r#"{"messages":[{"role":"user","content":"x"}],"sinks":["nosuch"]}"#, "sinks[0]: \"nosuch\" is no sink; those that can be named are: graphiti, log"),
+        (
+            r#"{"messages":[{"role":"user","content":"x"}],"sinks":["nosuch"]}"#,
+            "sinks[0]: \"nosuch\" is no sink; those that can be named are: graphiti, log",
+        ),
         (r#"{"messages":[{"role":"user","content":"x"}],"sinks":["log","log"]}"#, "sinks[1] names \"log\" a second time"),
         (r#"{"messages":[{"role":"user","content":"x"}],"sinks":[]}"#, "sinks is empty"),
         (r#"[{"messages":[{"role":"user","content":"x"}]},{"messages":[]}]"#, "episodes[1].messages is empty"),

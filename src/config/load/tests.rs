@@ -335,7 +335,10 @@ fn a_routes_own_offload_keys_win_over_its_preset() {
     );
     let config = read_with(&text, &[], &[]).unwrap();
     let route = &config.proxies[0].routes[0];
-    assert_eq!((route.action, route.sinks.as_slice(), route.replays.as_slice()), (Action::Offload, &["s".into(), "again".into()][..], &["again".into()][..]));
+    assert_eq!(
+        (route.action, route.sinks.as_slice(), route.replays.as_slice()),
+        (Action::Offload, &["s".into(), "again".into()][..], &["again".into()][..])
+    );
     assert_eq!(route.keep_headers, ["accept"]);
     let offload = route.offload.as_ref().unwrap();
     assert_eq!((offload.reply.status.as_u16(), offload.reply.body.as_str()), (202, "{id}"));

@@ -149,7 +149,9 @@ fn shapes(sections: Vec<Section<'_>>) -> Vec<Shape> {
         let path = s.require("path", SHAPES, |field| field.text(SHAPES));
         let shape = Shape {
             name: String::new(),
-            kind: s.require("type", "\"string\", \"array\", \"object\", \"boolean\" or \"timestamp\"", kind).unwrap_or(Kind::Text),
+            kind: s
+                .require("type", "\"string\", \"array\", \"object\", \"boolean\" or \"timestamp\"", kind)
+                .unwrap_or(Kind::Text),
             required: s.get("required", false, boolean),
             nullable: s.get("nullable", false, boolean),
             one_of: s.get("one_of", Vec::new(), list(|field| field.text("text in quotes"))),

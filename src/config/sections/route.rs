@@ -26,10 +26,7 @@ pub fn route(mut s: Section<'_>) -> Route {
     let path = s.require("path", PATTERNS, |field| {
         PathPattern::parse(&field.text(PATTERNS)?).map_err(|why| format!("{why}, allowed: {PATTERNS}"))
     });
-    let action = s.maybe(
-        "action",
-        choice(&[("capture", Action::Capture), ("offload", Action::Offload), ("pass", Action::Pass)]),
-    );
+    let action = s.maybe("action", choice(&[("capture", Action::Capture), ("offload", Action::Offload), ("pass", Action::Pass)]));
     let preset_field = s.take("preset");
     let preset = preset_field.as_ref().map(|field| {
         presets::preset(field, path.as_ref()).unwrap_or_else(|tail| {

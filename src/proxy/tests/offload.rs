@@ -91,7 +91,10 @@ async fn inv5_each_message_is_an_episode_and_all_of_a_request_are_one_lane_in_or
         .collect();
     assert_eq!(said, [("user", Some("Ann"), "one", 1), ("system", None, "", 1), ("assistant", None, "two", 1)]);
     let first = &episodes[0];
-    assert_eq!(serde_json::from_str::<Value>(&first.metadata).unwrap(), json!({"uuid": "u-1", "name": "n", "source_description": "chat"}));
+    assert_eq!(
+        serde_json::from_str::<Value>(&first.metadata).unwrap(),
+        json!({"uuid": "u-1", "name": "n", "source_description": "chat"})
+    );
     assert_eq!((first.occurred_at, episodes[1].occurred_at), (Some(1_767_225_600_000), None));
     assert_eq!((first.end, first.request.status, first.request.path.as_str()), (End::Complete, 202, "/messages"));
     assert_eq!(first.request.traceparent.as_deref(), Some("t"));
@@ -105,10 +108,14 @@ async fn inv5_each_message_is_an_episode_and_all_of_a_request_are_one_lane_in_or
 async fn messages_that_belong_together_are_one_episode() {
     let recorder = Recorder::quick();
     let running = serve("preset = \"mem0-memories\"\nsinks = [\"graphiti\"]\n", &recorder).await;
-    let body = json!({"messages": [{"role": "user", "content": "hi"}, {"role": "assistant", "content": "hello"}], "user_id": "u"});
+    let body =
+        json!({"messages": [{"role": "user", "content": "hi"}, {"role": "assistant", "content": "hello"}], "user_id": "u"});
     assert_eq!(ask(&running, "/memories", "", body.to_string().as_bytes()).await.2, r#"{"results":[]}"#);
     let episode = recorder.appended(1).await.remove(0);
-    assert_eq!(episode.messages, [crate::episode::Message::new("user", "hi"), crate::episode::Message::new("assistant", "hello")]);
+    assert_eq!(
+        episode.messages,
+        [crate::episode::Message::new("user", "hi"), crate::episode::Message::new("assistant", "hello")]
+    );
     assert_eq!((episode.session.as_str(), episode.user.as_deref()), ("u", Some("u")));
 }
 
@@ -136,7 +143,10 @@ async fn what_the_service_would_refuse_is_refused_in_its_words() {
     assert_eq!((running.outcome("no_match"), running.outcomes()), (1, 1));
     let running = serve("preset = \"mem0-memories\"\nsinks = [\"graphiti\"]\n", &recorder).await;
     let (status, _, body) = ask(&running, "/memories", "", br#"{"messages":[{"role":"user","content":"x"}],"user_id":""}"#).await;
-    assert_eq!((status, body.as_str()), (400, r#"{"detail":"At least one identifier (user_id, agent_id, run_id) is required."}"#));
+    assert_eq!(
+        (status, body.as_str()),
+        (400, r#"{"detail":"At least one identifier (user_id, agent_id, run_id) is required."}"#)
+    );
     let running = serve("preset = \"lightrag-text\"\nsinks = [\"graphiti\"]\n", &recorder).await;
     for (body, expected) in [
         (r#"{"text":"","file_source":"f"}"#, 422),
@@ -146,6 +156,30 @@ async fn what_the_service_would_refuse_is_refused_in_its_words() {
     ] {
         assert_eq!(ask(&running, "/documents/text", "", body.as_bytes()).await.0, expected, "{body}");
     }
+}
+
+/// The answers are those of LightRAG's own request model (lightrag-hku 1.5.7) and of mem0's (8d5b7865b), on FastAPI 0.165 and pydantic
+/// 2.14; Graphiti's service itself is asked in an integration test.
+#[tokio::test]
+async fn lightrag_and_mem0_would_refuse_the_same_requests_in_the_same_words() {
+    let recorder = Recorder::quick();
+    let mut services: HashMap<String, Running> = HashMap::new();
+    let rows: Vec<Value> = serde_json::from_str(include_str!("refusals.json")).unwrap();
+    for row in &rows {
+        let preset = row["preset"].as_str().unwrap();
+        if !services.contains_key(preset) {
+            services
+                .insert(preset.to_owned(), serve(&format!("preset = \"{preset}\"\nsinks = [\"graphiti\"]\n"), &recorder).await);
+        }
+        let body = row["body"].to_string();
+        let json = "content-type: application/json\r\n";
+        let (status, _, answer) = ask(&services[preset], row["path"].as_str().unwrap(), json, body.as_bytes()).await;
+        assert_eq!(row["status"], status, "{body}: {answer}");
+        if status >= 400 {
+            assert_eq!(serde_json::from_str::<Value>(&answer).unwrap(), row["answer"], "{body}");
+        }
+    }
+    assert_eq!(recorder.lanes().len(), rows.iter().filter(|row| row["status"] == 200).count());
 }
 
 #[tokio::test]
@@ -244,10 +278,7 @@ async fn a_body_may_come_in_chunks_and_after_a_100() {
     let recorder = Recorder::quick();
     let running = serve(PLAIN, &recorder).await;
     let mut client = running.connect().await;
-    client
-        .write_all(b"POST /x HTTP/1.1\r\nhost: a\r\nexpect: 100-continue\r\ntransfer-encoding: chunked\r\n\r\n")
-        .await
-        .unwrap();
+    client.write_all(b"POST /x HTTP/1.1\r\nhost: a\r\nexpect: 100-continue\r\ntransfer-encoding: chunked\r\n\r\n").await.unwrap();
     assert_eq!(text(&read_head(&mut client).await.unwrap()), "HTTP/1.1 100 Continue\r\n\r\n");
     client.write_all(b"6\r\n{\"say\"\r\n").await.unwrap();
     client.write_all(b"6\r\n:\"hi\"}\r\n0\r\nx-trailer: 1\r\n\r\n").await.unwrap();
@@ -343,9 +374,8 @@ async fn a_repeated_request_is_one_episode_and_gets_the_first_ones_id() {
 #[tokio::test]
 async fn a_sink_that_sends_again_gets_the_request_once_and_nobody_else_gets_what_says_nothing() {
     let recorder = Recorder::quick();
-    let sinks = || {
-        [("graphiti".to_owned(), SinkId(1), OrderBy::Group), ("again".to_owned(), SinkId(2), OrderBy::Session)].to_vec()
-    };
+    let sinks =
+        || [("graphiti".to_owned(), SinkId(1), OrderBy::Group), ("again".to_owned(), SinkId(2), OrderBy::Session)].to_vec();
     let replaying = |keys: &str| {
         let recorder = recorder.clone();
         let config = keeper(keys);
@@ -354,7 +384,8 @@ async fn a_sink_that_sends_again_gets_the_request_once_and_nobody_else_gets_what
     // Nothing needs to be found for it.
     let running = replaying("action = \"offload\"\nsinks = [\"again\"]\n").await;
     let (status, ..) =
-        ask(&running, "/v1/add?a=1&api_key=canary", "content-type: x/y\r\nauthorization: canary\r\ncookie: canary\r\n", b"\x00!").await;
+        ask(&running, "/v1/add?a=1&api_key=canary", "content-type: x/y\r\nauthorization: canary\r\ncookie: canary\r\n", b"\x00!")
+            .await;
     assert_eq!(status, 202);
     let episode = recorder.appended(1).await.remove(0);
     let original = episode.original.as_ref().unwrap();

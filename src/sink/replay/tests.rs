@@ -64,7 +64,11 @@ fn request(target: &str, headers: &[(&str, &[u8])], body: &[u8]) -> Original {
 }
 
 /// What a server that gives this answer gets of a delivery, and what the sink says of it.
-async fn sent(headers: &[(&'static str, &'static str)], original: Original, answer: &str) -> (String, Result<Receipt, SinkError>) {
+async fn sent(
+    headers: &[(&'static str, &'static str)],
+    original: Original,
+    answer: &str,
+) -> (String, Result<Receipt, SinkError>) {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let sink = sink(&format!("http://{}", listener.local_addr().unwrap()), headers);
     let length = original.body.len();
@@ -88,8 +92,11 @@ const OK: &str = "HTTP/1.1 204 No Content\r\n\r\n";
 
 #[tokio::test]
 async fn the_request_is_sent_again_as_it_was() {
-    let original =
-        request("/v1/add%20x?a=1&b=%2F&a=2", &[("content-type", b"application/x"), ("accept", b"a"), ("accept", b"b")], b"\x00body");
+    let original = request(
+        "/v1/add%20x?a=1&b=%2F&a=2",
+        &[("content-type", b"application/x"), ("accept", b"a"), ("accept", b"b")],
+        b"\x00body",
+    );
     let (got, result) = sent(&[("authorization", "Bearer mine")], original, OK).await;
     assert_eq!(result.unwrap(), Receipt::Delivered);
     assert!(got.starts_with("PUT /v1/add%20x?a=1&b=%2F&a=2 HTTP/1.1\r\n"), "{got}");
@@ -113,7 +120,8 @@ async fn the_originals_idempotency_key_stays_and_the_operators_headers_win() {
 async fn what_is_no_success_is_told_with_its_status() {
     let (_, result) = sent(&[], request("/", &[], b"x"), "HTTP/1.1 302 Found\r\nlocation: /\r\ncontent-length: 0\r\n\r\n").await;
     assert_eq!(result.unwrap_err().cause, Cause::Status(302), "a redirect is no delivery");
-    let (_, result) = sent(&[], request("/", &[], b"x"), "HTTP/1.1 503 Busy\r\nretry-after: 7\r\ncontent-length: 0\r\n\r\n").await;
+    let (_, result) =
+        sent(&[], request("/", &[], b"x"), "HTTP/1.1 503 Busy\r\nretry-after: 7\r\ncontent-length: 0\r\n\r\n").await;
     let error = result.unwrap_err();
     assert_eq!((error.cause, error.retry_after), (Cause::Status(503), Some(Duration::from_secs(7))));
 }
