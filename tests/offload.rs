@@ -3,8 +3,12 @@
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::path::Path;
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
+use axum::Router;
+use axum::body::Bytes;
+use axum::http::{HeaderMap, Method, StatusCode, Uri};
 use jiff::Timestamp;
 use serde_json::{Value, json};
 use tempfile::TempDir;
@@ -12,6 +16,7 @@ use tempfile::TempDir;
 use crate::support::http::{self, Response};
 use crate::support::offramp::Offramp;
 use crate::support::python::{self, Service};
+use crate::support::world;
 
 const LIMIT: Duration = Duration::from_secs(180);
 
@@ -288,4 +293,87 @@ fn broken_bodies() -> Vec<String> {
         bodies.push(json!({"group_id": "g", "messages": [message]}).to_string());
     }
     bodies
+}
+
+/// A request as a service without a preset gets it: method and target, headers, body.
+type Got = (String, HeaderMap, Vec<u8>);
+
+#[test]
+fn inv5_inv8_inv10_a_service_without_a_preset_gets_each_request_again_after_kill_9_as_it_was_and_in_order() {
+    let world = world::World::new();
+    let got: Arc<Mutex<Vec<Got>>> = Arc::default();
+    let board = Arc::clone(&got);
+    let service = Router::new().fallback(move |method: Method, uri: Uri, headers: HeaderMap, body: Bytes| async move {
+        let mut got = board.lock().unwrap();
+        got.push((format!("{method} {uri}"), headers, body.to_vec()));
+        // Every second time it is busy: what it has not taken comes again, and nothing overtakes it.
+        if got.len() % 2 == 1 { StatusCode::SERVICE_UNAVAILABLE } else { StatusCode::CREATED }
+    });
+    let service = world.serve(service);
+    let config = format!(
+        r#"
+        [[proxy]]
+        name = "memory"
+        listen = "127.0.0.1:0"
+        upstream = "http://{service}"
+
+        [[proxy.route]]
+        name = "add"
+        path = "/v1/{{*rest}}"
+        action = "offload"
+        extract = {{ session = "req.header:x-chat" }}
+        reply = {{ status = 201, body = "kept", content_type = "text/plain" }}
+
+        [queue]
+        path = "queue"
+
+        [[sink]]
+        name = "again"
+        type = "replay"
+        url = "http://{service}"
+        headers = {{ authorization = "Bearer operators" }}
+        retry = {{ max_attempts = 20, initial = "50ms", max = "50ms", jitter = "none", max_age = "1h" }}
+
+        [admin]
+        listen = "127.0.0.1:0"
+
+        [log]
+        level = "info"
+        format = "json"
+        "#
+    );
+    let offramp = Offramp::start(world.dir(), &config);
+    assert_eq!(offramp.ask("POST", "/api/v1/sinks/again/pause", None).status, 200);
+    for n in 0..3 {
+        let mut stream = TcpStream::connect(offramp.proxy("memory")).unwrap();
+        stream.set_read_timeout(Some(LIMIT)).unwrap();
+        let request = format!(
+            "PUT /v1/add%20it?n={n}&api_key=canary HTTP/1.1\r\nhost: a\r\nconnection: close\r\nx-chat: c\r\nauthorization: canary\r\n\
+             content-type: application/octet-stream\r\ncontent-length: 3\r\n\r\n\0\r{n}"
+        );
+        stream.write_all(request.as_bytes()).unwrap();
+        let mut response = Vec::new();
+        stream.read_to_end(&mut response).unwrap();
+        let response = http::parse(&response).unwrap();
+        assert_eq!(
+            (response.status, response.text().as_str(), response.header("content-type")),
+            (201, "kept", Some("text/plain"))
+        );
+    }
+    offramp.kill();
+    assert!(got.lock().unwrap().is_empty(), "nothing is forwarded");
+
+    let mut offramp = Offramp::start(world.dir(), &config);
+    assert_eq!(offramp.ask("POST", "/api/v1/sinks/again/resume", None).status, 200);
+    offramp.wait_for_delivery(3, LIMIT);
+
+    let got = got.lock().unwrap();
+    let targets: Vec<_> = got.iter().map(|(target, ..)| target.as_str()).collect();
+    assert_eq!(targets, [0, 0, 1, 1, 2, 2].map(|n| format!("PUT /v1/add%20it?n={n}")));
+    for ((_, headers, body), episode) in got.iter().zip(offramp.episodes().iter().flat_map(|episode| [episode, episode])) {
+        assert_eq!(headers["idempotency-key"], episode["id"].as_str().unwrap());
+        assert_eq!(headers["authorization"], "Bearer operators");
+        assert_eq!(headers["content-type"], "application/octet-stream");
+        assert!(body.starts_with(b"\0\r") && body.len() == 3);
+    }
 }

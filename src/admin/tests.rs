@@ -76,7 +76,11 @@ impl Api {
 
 /// Over an empty queue in `dir`.
 fn state(dir: &tempfile::TempDir, token: Option<&str>) -> State {
-    let limits = config::Queue {
+    state_with(limits(dir), token)
+}
+
+fn limits(dir: &tempfile::TempDir) -> config::Queue {
+    config::Queue {
         path: dir.path().to_owned(),
         durability: config::Durability::Sync,
         commit_wait: Duration::from_millis(250),
@@ -86,7 +90,10 @@ fn state(dir: &tempfile::TempDir, token: Option<&str>) -> State {
         on_full: config::OnFull::Pass,
         keep_delivered: Duration::from_secs(86_400),
         keep_dead: Duration::from_secs(86_400),
-    };
+    }
+}
+
+fn state_with(limits: config::Queue, token: Option<&str>) -> State {
     let text = "[[sink]]\nname = \"graphiti\"\ntype = \"graphiti\"\nurl = \"http://h\"\n\
                 [[sink]]\nname = \"log\"\ntype = \"file\"\npath = \"x\"\n\
                 [[proxy]]\nname = \"a\"\nlisten = \"127.0.0.1:0\"\nupstream = \"http://h\"\n";

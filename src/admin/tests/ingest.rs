@@ -97,3 +97,42 @@ async fn a_long_body_is_taken() {
     let long = format!(r#"{{"messages":[{{"role":"user","content":"{}"}}]}}"#, "x".repeat(3 << 20));
     assert_eq!(post(&api, None, &long).await.0, StatusCode::ACCEPTED);
 }
+
+#[tokio::test]
+async fn a_repeat_with_the_same_key_is_the_first_ones_episode() {
+    let api = Api::new();
+    let first = post(&api, Some("k"), ONE).await;
+    assert_eq!(post(&api, Some("k"), ONE).await, first);
+    assert_ne!(post(&api, Some("other"), ONE).await, first);
+    let own = ONE.replacen('{', r#"{"idempotency_key":"k","#, 1);
+    let second = post(&api, Some("k"), &own).await;
+    assert_ne!(second, first, "an episode's own key is another one, and wins");
+    assert_eq!(post(&api, None, &own).await, second);
+    let batch = format!("[{ONE},{ONE}]");
+    let taken = post(&api, Some("k"), &batch).await;
+    assert_ne!(taken.1["ids"][0], taken.1["ids"][1]);
+    assert_eq!(post(&api, Some("k"), &batch).await, taken);
+    assert_eq!(api.get("/api/v1/episodes").await.1["episodes"].as_array().unwrap().len(), 3 + 2);
+    let metrics = text(api.call("GET", "/metrics", None).await).await;
+    for (outcome, count) in [("queued", 5), ("duplicate", 4)] {
+        let line = format!("offramp_capture_total{{outcome=\"{outcome}\",proxy=\"ingest\",route=\"api\"}} {count}\n");
+        assert!(metrics.contains(&line), "{metrics}");
+    }
+    let request = Request::post("/api/v1/episodes").header("content-type", "application/json").header("idempotency-key", "");
+    problem(api.send(request.body(Body::from(ONE)).unwrap()).await, 400).await;
+}
+
+#[tokio::test]
+async fn a_full_queue_takes_nothing_and_says_when_to_try_again() {
+    let dir = tempfile::tempdir().unwrap();
+    let limits = config::Queue { max_episodes: 1, ..limits(&dir) };
+    let api = Api { router: router(state_with(limits, None)), readiness: Readiness::default(), _dir: dir };
+    assert_eq!(post(&api, None, ONE).await.0, StatusCode::ACCEPTED);
+    let request = Request::post("/api/v1/episodes").header("content-type", "application/json");
+    let response = api.send(request.body(Body::from(ONE)).unwrap()).await;
+    assert_eq!(
+        (&response.headers()["x-offramp-error"], &response.headers()["retry-after"]),
+        (&"queue_full".parse().unwrap(), &"1".parse().unwrap())
+    );
+    problem(response, 503).await;
+}
