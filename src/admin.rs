@@ -8,6 +8,7 @@ mod dead;
 mod episodes;
 mod guard;
 mod health;
+mod ingest;
 mod metrics;
 mod openmetrics;
 mod problem;
@@ -27,9 +28,9 @@ use axum::response::IntoResponse;
 use axum::routing::{MethodRouter, delete, get, post};
 use futures_util::future::BoxFuture;
 
-use crate::config::{self, Secret};
+use crate::config::{self, OrderBy, Secret};
 use crate::drain::{Drain, SinkStatus};
-use crate::queue::{AppendError, Queue};
+use crate::queue::{AppendError, Queue, SinkId};
 use crate::server::Listener;
 use crate::telemetry::metrics::Metrics;
 use problem::Problem;
@@ -49,6 +50,8 @@ pub struct State {
     pub drain: Arc<dyn Sinks>,
     /// What `/metrics` shows; also where a proxy's requests in flight and in line are read.
     pub metrics: Metrics,
+    /// Where episodes can go: every configured sink, in the order of the file.
+    pub sinks: Vec<(String, SinkId, OrderBy)>,
     /// The proxies, in the order of the file.
     pub proxies: Vec<ProxyFacts>,
     /// What `/readyz` says besides the state of the queue.
@@ -160,6 +163,7 @@ fn routes() -> Vec<(Method, &'static str, MethodRouter<Shared>)> {
         (Method::GET, "/health/graphiti-queue", get(health::graphiti_queue)),
         (Method::GET, "/api/v1/status", get(status::status)),
         (Method::GET, "/api/v1/episodes", get(episodes::list)),
+        (Method::POST, "/api/v1/episodes", post(ingest::ingest).layer(axum::extract::DefaultBodyLimit::max(ingest::MOST_BYTES))),
         (Method::GET, "/api/v1/episodes/{id}", get(episodes::show)),
         (Method::DELETE, "/api/v1/episodes/{id}", delete(episodes::remove)),
         (Method::POST, "/api/v1/dead/redrive", post(dead::redrive)),

@@ -120,6 +120,7 @@ impl Offramp {
             limits: config.queue,
             drain: drain.clone(),
             metrics: metrics.clone(),
+            sinks: ids,
             proxies: facts,
             readiness,
             token: config.admin.token,

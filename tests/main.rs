@@ -6,6 +6,7 @@ mod full;
 mod idle;
 mod kill9;
 mod limits;
+mod offload;
 mod outage;
 mod real_graphiti;
 mod secrets;

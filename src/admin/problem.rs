@@ -73,6 +73,14 @@ impl Problem {
         Self::new(StatusCode::SERVICE_UNAVAILABLE, "queue_unavailable", detail)
     }
 
+    pub(super) fn queue_full(detail: impl Into<String>) -> Self {
+        Self::new(StatusCode::SERVICE_UNAVAILABLE, "queue_full", detail)
+    }
+
+    pub(super) fn media_type(detail: impl Into<String>) -> Self {
+        Self::new(StatusCode::UNSUPPORTED_MEDIA_TYPE, "bad_request", detail)
+    }
+
     pub(super) fn internal(detail: impl Into<String>) -> Self {
         Self::new(StatusCode::INTERNAL_SERVER_ERROR, "internal", detail)
     }
@@ -101,6 +109,12 @@ impl From<axum::extract::rejection::JsonRejection> for Problem {
     }
 }
 
+impl From<axum::extract::rejection::BytesRejection> for Problem {
+    fn from(rejection: axum::extract::rejection::BytesRejection) -> Self {
+        Self::new(rejection.status(), "bad_request", rejection.body_text())
+    }
+}
+
 impl IntoResponse for Problem {
     fn into_response(self) -> Response {
         let body = Body {
@@ -114,6 +128,10 @@ impl IntoResponse for Problem {
         let headers = response.headers_mut();
         headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/problem+json"));
         headers.insert("x-offramp-error", HeaderValue::from_static(self.code));
+        // The queue moves on within moments, or somebody sees to it.
+        if matches!(self.code, "queue_full" | "queue_unavailable") {
+            headers.insert(header::RETRY_AFTER, HeaderValue::from_static("1"));
+        }
         if self.status == StatusCode::UNAUTHORIZED {
             headers.insert(header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer realm=\"offramp\""));
         }

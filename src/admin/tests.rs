@@ -1,5 +1,7 @@
 //! The router from outside, over fakes of the drain and an empty queue.
 
+mod ingest;
+
 use std::collections::BTreeSet;
 use std::sync::Mutex;
 
@@ -74,7 +76,11 @@ impl Api {
 
 /// Over an empty queue in `dir`.
 fn state(dir: &tempfile::TempDir, token: Option<&str>) -> State {
-    let limits = config::Queue {
+    state_with(limits(dir), token)
+}
+
+fn limits(dir: &tempfile::TempDir) -> config::Queue {
+    config::Queue {
         path: dir.path().to_owned(),
         durability: config::Durability::Sync,
         commit_wait: Duration::from_millis(250),
@@ -84,9 +90,19 @@ fn state(dir: &tempfile::TempDir, token: Option<&str>) -> State {
         on_full: config::OnFull::Pass,
         keep_delivered: Duration::from_secs(86_400),
         keep_dead: Duration::from_secs(86_400),
-    };
+    }
+}
+
+fn state_with(limits: config::Queue, token: Option<&str>) -> State {
+    let text = "[[sink]]\nname = \"graphiti\"\ntype = \"graphiti\"\nurl = \"http://h\"\n\
+                [[sink]]\nname = \"log\"\ntype = \"file\"\npath = \"x\"\n\
+                [[proxy]]\nname = \"a\"\nlisten = \"127.0.0.1:0\"\nupstream = \"http://h\"\n";
+    let config = config::read(text, std::path::Path::new("c.toml"), &config::Input::default()).unwrap();
+    let queue = Queue::open(&limits, &config.sinks, &Metrics::new()).unwrap();
+    let known = |sink: &config::Sink| (sink.name.clone(), queue.sink_id(&sink.name).unwrap(), sink.order_by);
     State {
-        queue: Queue::open(&limits, &[], &Metrics::new()).unwrap(),
+        sinks: config.sinks.iter().map(known).collect(),
+        queue,
         limits,
         drain: Arc::new(FakeDrain { statuses: Mutex::new(sinks()) }),
         metrics: Metrics::new(),
@@ -127,7 +143,7 @@ async fn every_error_is_a_problem_that_says_what_to_do() {
     let api = Api::new();
     assert!(problem(api.call("GET", "/nowhere", None).await, 404).await.contains("/nowhere"));
     let wrong = api.call("PUT", "/api/v1/episodes", None).await;
-    assert_eq!(wrong.headers()["allow"], "GET,HEAD");
+    assert_eq!(wrong.headers()["allow"], "GET,HEAD,POST");
     assert!(problem(wrong, 405).await.contains("PUT"));
     assert!(problem(api.call("GET", "/api/v1/episodes/17", None).await, 400).await.contains("\"17\" is no episode id"));
     let id = "/api/v1/episodes/01980000-0000-7000-8000-000000000001";

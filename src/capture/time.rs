@@ -20,13 +20,13 @@ pub enum NoTime {
 /// Milliseconds since the Unix epoch. A time without a zone is in UTC; one before the epoch is the epoch.
 pub fn parse(value: &Value) -> Result<u64, NoTime> {
     let time = match value {
-        Value::String(text) => match DateTime::parse_bytes(text.as_bytes()) {
-            Ok(time) => time,
-            Err(_) => {
-                let date = Date::parse_bytes(text.as_bytes()).map_err(|error| NoTime::Text(sentence(error)))?;
+        Value::String(text) => {
+            let Ok(time) = DateTime::parse_bytes(text.as_bytes()) else {
+                let date = Date::parse_bytes(text.as_bytes()).map_err(|error| NoTime::Text(sentence(&error)))?;
                 return Ok(u64::try_from(date.timestamp_ms()).unwrap_or(0));
-            }
-        },
+            };
+            time
+        }
         Value::Number(number) => {
             let config = DateTimeConfig::default();
             let time = match (number.as_i64(), number.as_f64()) {
@@ -34,14 +34,14 @@ pub fn parse(value: &Value) -> Result<u64, NoTime> {
                 (None, Some(float)) => DateTime::from_float_with_config(float, &config),
                 (None, None) => return Err(NoTime::Kind),
             };
-            time.map_err(|error| NoTime::Number(sentence(error)))?
+            time.map_err(|error| NoTime::Number(sentence(&error)))?
         }
         _ => return Err(NoTime::Kind),
     };
     Ok(u64::try_from(time.timestamp_tz_ms()).unwrap_or(0))
 }
 
-fn sentence(error: ParseError) -> &'static str {
+fn sentence(error: &ParseError) -> &'static str {
     error.get_documentation().unwrap_or_default()
 }
 

@@ -53,6 +53,7 @@ fn config(queue: &Path, listen: Listen, token: Option<&str>) -> Config {
 /// Serves the admin API of a running offramp, until the test ends.
 fn serve(listener: Listener, config: &Config) {
     let state = admin::State {
+        sinks: Vec::new(),
         queue: Queue::open(&config.queue, &config.sinks, &Metrics::new()).unwrap(),
         limits: config.queue.clone(),
         drain: Arc::new(FakeDrain),

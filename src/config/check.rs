@@ -13,6 +13,7 @@ pub fn check(cx: &Context<'_>, config: &mut Config) {
         cx.missing(cx.at(""), "there is no [[proxy]], allowed: at least one, with name, listen and upstream".to_owned());
     }
     names(cx, config);
+    reserved(cx, config);
     listeners(cx, config);
     belongings(cx, config);
     sinks_of_routes(cx, config);
@@ -42,6 +43,14 @@ fn names(cx: &Context<'_>, config: &Config) {
             &format!("proxy.{i}.route"),
             proxy.routes.iter().map(|route| route.name.as_str()),
         );
+    }
+}
+
+/// The name that the admin API's own episodes bear.
+fn reserved(cx: &Context<'_>, config: &Config) {
+    for (i, proxy) in config.proxies.iter().enumerate().filter(|(_, proxy)| proxy.name == "ingest") {
+        let taken = "which episodes bear that come by the admin API";
+        cx.fault(cx.at(&format!("proxy.{i}.name")), format!("`name` is {:?}, {taken}, allowed: another name", proxy.name));
     }
 }
 

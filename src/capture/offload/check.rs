@@ -3,7 +3,7 @@
 
 use serde_json::{Value, json};
 
-use super::time::{self, NoTime};
+use crate::capture::time::{self, NoTime};
 use crate::config::offload::{Field, Kind};
 
 /// Faults told at most: each repeats a part of the body.
@@ -140,8 +140,9 @@ impl Check {
         let known = match value {
             Value::Bool(_) => true,
             Value::String(text) => BOOLEANS.iter().any(|word| text.eq_ignore_ascii_case(word)),
-            Value::Number(number) if number.is_f64() => match number.as_f64() {
-                Some(float) if float == 0.0 || float == 1.0 => true,
+            // As JSON prints it: 1.0 is taken and 1.5 is no boolean at all.
+            Value::Number(number) if number.is_f64() => match number.to_string().as_str() {
+                "0.0" | "-0.0" | "1.0" => true,
                 _ => return self.tell("bool_type", "Input should be a valid boolean", value, None),
             },
             Value::Number(number) => matches!(number.as_i64(), Some(0 | 1)),

@@ -158,6 +158,30 @@ async fn what_the_service_would_refuse_is_refused_in_its_words() {
     }
 }
 
+/// The answers are those of LightRAG's own request model (lightrag-hku 1.5.7) and of mem0's (8d5b7865b), on FastAPI 0.165 and pydantic
+/// 2.14; Graphiti's service itself is asked in an integration test.
+#[tokio::test]
+async fn lightrag_and_mem0_would_refuse_the_same_requests_in_the_same_words() {
+    let recorder = Recorder::quick();
+    let mut services: HashMap<String, Running> = HashMap::new();
+    let rows: Vec<Value> = serde_json::from_str(include_str!("refusals.json")).unwrap();
+    for row in &rows {
+        let preset = row["preset"].as_str().unwrap();
+        if !services.contains_key(preset) {
+            services
+                .insert(preset.to_owned(), serve(&format!("preset = \"{preset}\"\nsinks = [\"graphiti\"]\n"), &recorder).await);
+        }
+        let body = row["body"].to_string();
+        let json = "content-type: application/json\r\n";
+        let (status, _, answer) = ask(&services[preset], row["path"].as_str().unwrap(), json, body.as_bytes()).await;
+        assert_eq!(row["status"], status, "{body}: {answer}");
+        if status >= 400 {
+            assert_eq!(serde_json::from_str::<Value>(&answer).unwrap(), row["answer"], "{body}");
+        }
+    }
+    assert_eq!(recorder.lanes().len(), rows.iter().filter(|row| row["status"] == 200).count());
+}
+
 #[tokio::test]
 async fn a_request_that_says_nothing_is_refused_and_not_lost() {
     let recorder = Recorder::slow();
@@ -393,4 +417,43 @@ async fn how_the_upstream_is_makes_no_difference() {
     assert_eq!(ask(&running, "/keep", "", br#"{"say":"hi"}"#).await.0, 202);
     let (status, head, _) = ask(&running, "/x", "", b"{}").await;
     assert!(status == 503 && head.contains("breaker_open"), "nothing was learnt of the upstream: {head}");
+}
+
+/// `{"say":"hi"}`, and the same with 100,000 bytes.
+const ZIPPED: &[u8] =
+    b"\x1f\x8b\x08\x00\x00\x00\x00\x00\x02\x03\xab\x56\x2a\x4e\xac\x54\xb2\x52\xca\xc8\x54\xaa\x05\x00\xbc\xe0\xd4\x63\x0c\x00\x00\x00";
+const BOMB: &[u8] = include_bytes!("bomb.gz");
+
+#[tokio::test]
+async fn a_body_with_a_content_encoding_is_read_or_refused() {
+    let recorder = Recorder::quick();
+    let running = serve(&format!("max_capture = \"1KiB\"\n{PLAIN}"), &recorder).await;
+    let encoded = |encoding: &str| format!("content-type: application/json\r\ncontent-encoding: {encoding}\r\n");
+    assert_eq!(ask(&running, "/x", &encoded("gzip"), ZIPPED).await.0, 202);
+    assert_eq!(recorder.appended(1).await[0].messages[0].content, "hi");
+    for (encoding, body, status) in [("gzip", BOMB, 413), ("gzip", b"{}", 400), ("squeeze", b"{}", 415)] {
+        let (told, head, _) = ask(&running, "/x", &encoded(encoding), body).await;
+        assert!(told == status && head.contains("x-offramp-error: bad_request\r\n"), "{head}");
+    }
+}
+
+#[tokio::test]
+async fn inv10_what_is_to_be_redacted_is_redacted_in_texts_keys_and_the_request_itself() {
+    let recorder = Recorder::quick();
+    let keys = "redact = [\"$.pin\", \"$.user\", \"re:[0-9]{4} [0-9]{4}\"]\ndedupe = { key = [\"req.json:$.user\"] }\n\
+                action = \"offload\"\nsinks = [\"graphiti\", \"again\"]\n[proxy.route.extract]\ninput = \"req.json:$.say\"\n\
+                user = \"req.json:$.user\"\nmetadata = { pin = \"req.json:$.pin\" }\n";
+    let sinks = [("graphiti".to_owned(), SinkId(1), OrderBy::Group), ("again".to_owned(), SinkId(2), OrderBy::Session)];
+    let running = start_between(keeper(keys), recorder.clone(), OnFull::Pass, &sinks).await;
+    for user in ["ann", "bob"] {
+        let body = json!({"say": "card 1234 5678", "pin": "canary", "user": user}).to_string();
+        assert_eq!(ask(&running, "/x", "content-type: application/json\r\n", body.as_bytes()).await.0, 202);
+    }
+    let episodes = recorder.appended(2).await;
+    assert_eq!(episodes[0].messages[0].content, "card [redacted]");
+    assert_ne!(episodes[0].user, episodes[1].user, "two keys stay two");
+    for episode in episodes {
+        let shown = format!("{episode:?}{}", text(&episode.original.as_ref().unwrap().body));
+        assert!(!["canary", "ann", "bob", "1234 5678"].iter().any(|secret| shown.contains(secret)), "{shown}");
+    }
 }
