@@ -185,7 +185,7 @@ fn matches(document: &Value, expression: &Regex) -> bool {
     }
 }
 
-const EXPRESSIONS: [&str; 5] = [CARD, r"\d{4,}", r"[a-z]+@[a-z]+", r"[0-9]", r"(?i)q"];
+const EXPRESSIONS: [&str; 5] = [CARD, r"\d{4,}", r"[a-z]+@[a-z]+", r"\d\d", r"(?i)q"];
 
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(500))]
@@ -195,8 +195,6 @@ proptest! {
         let mut rest = document.to_string();
         let redactor = redactor(&[&format!("re:{expression}")]);
         let expression = Regex::new(expression).unwrap();
-        // Numbers that tell two names apart are not what is looked for here.
-        prop_assume!(expression.as_str() != "[0-9]" || !has_names(&document));
         redactor.document(&mut document);
         prop_assert!(!matches(&document, &expression), "{document}");
         redactor.text(&mut rest);
@@ -224,13 +222,5 @@ proptest! {
         {
             prop_assert!(!matches(&document, &Regex::new("b").unwrap()), "{document}");
         }
-    }
-}
-
-fn has_names(document: &Value) -> bool {
-    match document {
-        Value::Array(items) => items.iter().any(has_names),
-        Value::Object(members) => !members.is_empty(),
-        _ => false,
     }
 }
