@@ -22,9 +22,16 @@
 pub mod decode;
 pub mod document;
 pub mod extract;
+pub mod offload;
+pub mod order;
+pub mod original;
+pub mod reassembly;
 pub mod redact;
 pub mod routes;
 pub mod stream;
+pub mod time;
+
+mod build;
 
 use std::future::Future;
 use std::panic::AssertUnwindSafe;
@@ -33,18 +40,27 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use http::{HeaderMap, Method, Uri, header};
+use http::{HeaderMap, Method, Uri};
+use sha2::{Digest, Sha256};
 use uuid::Uuid;
+
+use build::{Built, Context, Extras, build};
+use extract::{Document, Read, Response, Seen, Want};
+use order::Ticket;
+use reassembly::Reassembly;
+use routes::{Outcome, Route, Routes};
+use stream::Assembled;
 
 use crate::clock;
 use crate::config::OrderBy;
-use crate::episode::{Digests, End, Episode, Message, Request};
+use crate::episode::{End, Episode};
 use crate::queue::{AppendError, Appended, Key, Lane, New, Note, Queue, Seq, SinkId};
-use extract::{Judgement, Pick, Seen};
-use routes::{Outcome, Route, Routes};
 
 /// Captured bytes from which parsing leaves the async threads. Below it, handing over costs more than it saves.
-const PARSE_ELSEWHERE: usize = 256 * 1024;
+pub(crate) const PARSE_ELSEWHERE: usize = 256 * 1024;
+
+/// The same of bytes that have to be decoded first: they may be many times as long then.
+const DECODE_ELSEWHERE: usize = 16 * 1024;
 
 /// Resolves once episodes are on stable storage. Dropping it does not take them back.
 pub type Commit = Pin<Box<dyn Future<Output = Result<Appended, AppendError>> + Send>>;
@@ -116,7 +132,7 @@ impl Record for Queue {
 /// What was kept of one direction's body.
 #[derive(Debug, Clone, Default)]
 pub struct Kept {
-    /// The first `max_capture` bytes, as they came: counted references, not copies.
+    /// The first `max_capture` bytes, as they came: counted references, not copies. None of a stream that was put together.
     pub frames: Vec<Bytes>,
     /// Their length.
     pub len: usize,
@@ -124,26 +140,64 @@ pub struct Kept {
     pub total: u64,
     /// The body came to its end.
     pub ended: bool,
+    /// The digest of all that passed.
+    pub sha256: [u8; 32],
+    /// The stream that it was.
+    pub stream: Option<Assembled>,
 }
 
 impl Kept {
+    /// Of a message without a body.
+    pub fn empty() -> Self {
+        Self { ended: true, sha256: Sha256::digest([]).into(), ..Self::default() }
+    }
+
     /// Whether all of the body is here.
     pub fn is_whole(&self) -> bool {
-        self.ended && self.total == self.len as u64
+        self.ended && self.stream.as_ref().map_or(self.total == self.len as u64, |stream| !stream.truncated)
     }
 }
 
-/// One exchange on a capturing route, from its request on.
+/// What the heads of request and response say, as far as it is needed.
 #[derive(Debug)]
-pub struct Capture {
-    tally: Tally,
+struct Head {
     id: Uuid,
+    /// When the request came (ms since the Unix epoch).
     arrived_ms: u64,
     method: Method,
     uri: Uri,
     request_headers: HeaderMap,
     status: u16,
     response_headers: HeaderMap,
+}
+
+impl Head {
+    fn seen<'a>(&'a self, route: &'a Route, request: &'a Document<'a>, response: Option<&'a Response<'a>>) -> Seen<'a> {
+        Seen {
+            params: route.config.path.matches(self.uri.path()),
+            query: self.uri.query(),
+            request_headers: &self.request_headers,
+            response_headers: &self.response_headers,
+            request,
+            response,
+        }
+    }
+}
+
+/// One exchange on a capturing route, from its request on.
+pub struct Capture {
+    tally: Tally,
+    head: Head,
+    /// Its place in the queue, taken when it arrived.
+    place: Seq,
+    /// Until when later ones of its session wait for it (queue time, ms).
+    patience: u64,
+    /// All of the request has been forwarded.
+    is_sent: bool,
+    /// The request's document, once it was read.
+    asked: Option<Read>,
+    /// Among the exchanges of its session. Left behind the append: dropped after it.
+    ticket: Option<Ticket>,
 }
 
 impl Capture {
@@ -161,26 +215,34 @@ impl Capture {
             rules.count(Outcome::QueueFull);
             return Err(AppendError::Full);
         }
+        let record = &routes.record;
         Ok(Some(Box::new(Self {
             tally: Tally { routes: Arc::clone(routes), route, outcome: Outcome::Cancelled },
-            id: Uuid::now_v7(),
-            arrived_ms: clock::now_ms(),
-            method: request.method().clone(),
-            uri: request.uri().clone(),
-            request_headers: pick(request.headers(), &rules.request_headers),
-            status: 0,
-            response_headers: HeaderMap::new(),
+            place: record.reserve(),
+            patience: record.now().saturating_add(clock::as_ms(routes.patience)),
+            head: Head {
+                id: Uuid::now_v7(),
+                arrived_ms: clock::now_ms(),
+                method: request.method().clone(),
+                uri: request.uri().clone(),
+                request_headers: pick(request.headers(), &rules.request_headers),
+                status: 0,
+                response_headers: HeaderMap::new(),
+            },
+            is_sent: false,
+            asked: None,
+            ticket: None,
         })))
     }
 
     /// The id that the episode has, should there be one.
     pub fn id(&self) -> Uuid {
-        self.id
+        self.head.id
     }
 
     /// Bytes to keep per direction.
     pub fn max_capture(&self) -> usize {
-        usize::try_from(self.rules().config.max_capture).unwrap_or(usize::MAX)
+        self.rules().max_capture()
     }
 
     /// Longest time that the last byte waits.
@@ -193,10 +255,33 @@ impl Capture {
         self.tally.routes.late.clone()
     }
 
-    /// Notes the response's head.
-    pub fn answered(&mut self, status: u16, headers: &HeaderMap) {
-        self.status = status;
-        self.response_headers = pick(headers, &self.rules().response_headers);
+    /// All of the request has been forwarded: takes its place among the exchanges of the session that it names. For a request of more
+    /// than [`PARSE_ELSEWHERE`] bytes that names it in its body alone, this is left out. Never panics.
+    pub fn sent(&mut self, request: Option<&Kept>) {
+        let rules = &self.tally.routes.rules[self.tally.route];
+        if std::mem::replace(&mut self.is_sent, true) || rules.orderers.is_empty() {
+            return;
+        }
+        let named = std::panic::catch_unwind(AssertUnwindSafe(|| {
+            let kept = request.filter(|kept| rules.reads_session && kept.len <= PARSE_ELSEWHERE);
+            let document = Document::new(&self.head.request_headers, kept, rules.max_capture(), &rules.redactor);
+            let session = self.head.seen(rules, &document, None).text(&rules.orderers, Want::Key);
+            (session, document.into_read())
+        }));
+        if let Ok((session, read)) = named {
+            let routes = &self.tally.routes;
+            self.ticket = session.map(|s| routes.order.enter(&routes.record, &s, self.place, self.patience));
+            self.asked = read;
+        }
+    }
+
+    /// Notes the response's head. What to put a stream together with, if it is one.
+    pub fn answered(&mut self, status: u16, headers: &HeaderMap) -> Option<Box<Reassembly>> {
+        self.head.status = status;
+        self.head.response_headers = pick(headers, &self.rules().response_headers);
+        let rules = self.rules();
+        let plan = rules.plan.as_ref().filter(|_| rules.config.success.contains(status))?;
+        Reassembly::of(plan, headers).map(Box::new)
     }
 
     /// Ends without an answer from the upstream: no episode.
@@ -210,20 +295,22 @@ impl Capture {
     /// in here is counted and logged, and the exchange goes on.
     pub fn conclude(mut self: Box<Self>, end: End, request: Option<&Kept>, response: Kept) -> Option<Release> {
         let rules = self.rules();
-        if self.status == 0 {
+        let status = self.head.status;
+        if status == 0 {
             return None; // the client left before there was a response: the tally says `cancelled` already
         }
         if end == End::Cancelled && !rules.config.record_cancelled {
             return None;
         }
-        if !rules.config.success.contains(self.status) {
+        if !rules.config.success.contains(status) {
             if end != End::Cancelled {
                 self.tally.outcome = Outcome::NoMatch;
             }
             return None;
         }
         let bytes = request.map_or(0, |r| r.len) + response.len;
-        if bytes > PARSE_ELSEWHERE && tokio::runtime::Handle::try_current().is_ok() {
+        let is_work = bytes > PARSE_ELSEWHERE || rules.asks_the_queue() || (bytes > DECODE_ELSEWHERE && self.is_encoded());
+        if is_work && tokio::runtime::Handle::try_current().is_ok() {
             let request = request.cloned();
             let appending = tokio::task::spawn_blocking(move || self.append(end, request.as_ref(), &response));
             return Some(Box::pin(async move {
@@ -238,34 +325,29 @@ impl Capture {
     fn append(mut self: Box<Self>, end: End, request: Option<&Kept>, response: &Kept) -> Option<Release> {
         // Stays if extraction panics: the tally counts when it is dropped.
         self.tally.outcome = Outcome::Failed;
-        let built = std::panic::catch_unwind(AssertUnwindSafe(|| {
-            let episode = self.build(end, request, response)?;
-            let lanes = lanes(&episode, &self.rules().sinks);
-            Some((self.tally.routes.record.append(&[New::of(&episode, &lanes)]), episode.end))
-        }));
+        let asked = self.asked.take();
+        let built = std::panic::catch_unwind(AssertUnwindSafe(|| self.record(asked, end, request, response)));
         let route = &self.rules().config.name;
-        let (appended, end) = match built {
+        let (appended, outcome) = match built {
             Ok(Some(built)) => built,
             Ok(None) => {
                 self.tally.outcome = if end == End::Cancelled { Outcome::Cancelled } else { Outcome::NoMatch };
                 return None;
             }
             Err(_) => {
-                tracing::error!(%route, id = %self.id, "capture panicked; the exchange was not recorded, its traffic is untouched");
+                tracing::error!(%route, id = %self.head.id, "capture panicked; the exchange was not recorded, its traffic is untouched");
                 return None;
             }
         };
         match appended {
             Ok(commit) => {
-                self.tally.outcome = match end {
-                    End::Cancelled => Outcome::Cancelled,
-                    End::Truncated => Outcome::Truncated,
-                    End::Complete | End::Error => Outcome::Queued,
-                };
+                self.tally.outcome = outcome;
                 let mut tally = self.tally;
                 Some(Box::pin(async move {
-                    if let Err(error) = commit.await {
-                        tally.failed(error);
+                    match commit.await {
+                        Ok(duplicates) if duplicates.iter().any(Option::is_some) => tally.duplicate(),
+                        Ok(_) => {}
+                        Err(error) => tally.failed(error),
                     }
                 }))
             }
@@ -276,73 +358,39 @@ impl Capture {
         }
     }
 
-    /// The episode, if there is one in this exchange.
-    fn build(&self, end: End, request: Option<&Kept>, response: &Kept) -> Option<Episode> {
+    /// Hands over what there is to record, if anything.
+    fn record(
+        &self,
+        asked: Option<Read>,
+        end: End,
+        request: Option<&Kept>,
+        response: &Kept,
+    ) -> Option<(Result<Commit, AppendError>, Outcome)> {
         let rules = self.rules();
-        let route = &rules.config;
-        for (reads, headers, what) in
-            [(rules.reads_request, &self.request_headers, "request"), (rules.reads_response, &self.response_headers, "response")]
-        {
-            if reads && is_encoded(headers) {
-                tracing::debug!(route = %route.name, id = %self.id, "not captured: the {what} has a content-encoding, which this version can't read");
-                return None;
+        let record = &*self.tally.routes.record;
+        let document = Document::new(&self.head.request_headers, request, rules.max_capture(), &rules.redactor).with(asked);
+        let context = Context { head: &self.head, route: rules, proxy: &self.tally.routes.proxy, record };
+        match build(&context, end, &document, request, response) {
+            Built::Nothing => None,
+            Built::Part(note) => Some((record.write_note(note), Outcome::NoMatch)),
+            Built::Episode(episode, Extras { unique, note }) => {
+                let lanes = lanes(&episode, &rules.sinks);
+                if let Some(ticket) = &self.ticket {
+                    ticket.wait_for_earlier(&lanes);
+                }
+                let new = New { episode: &episode, lanes: &lanes, place: Some(self.place), unique, note };
+                let outcome = match episode.end {
+                    End::Cancelled => Outcome::Cancelled,
+                    End::Truncated => Outcome::Truncated,
+                    End::Complete | End::Error => Outcome::Queued,
+                };
+                Some((record.append(&[new]), outcome))
             }
         }
-        let seen = Seen::new(
-            route.path.matches(self.uri.path()),
-            self.uri.query(),
-            &self.request_headers,
-            &self.response_headers,
-            request,
-            response,
-        );
-        let mut judged = true;
-        for source in &route.success_if {
-            match seen.judge(source) {
-                Judgement::Holds => {}
-                Judgement::Fails => return None,
-                Judgement::Unseen => judged = false,
-            }
-        }
-        let extract = &route.extract;
-        let input = seen.text(&extract.input, Pick::Last);
-        let output = seen.text(&extract.output, Pick::First);
-        if input.is_none() && (output.is_none() || !judged) {
-            return None;
-        }
-        let metadata: serde_json::Map<_, _> = extract
-            .metadata
-            .iter()
-            .filter_map(|(key, sources)| Some((key.clone(), seen.text(sources, Pick::First)?.into())))
-            .collect();
-        let whole = request.is_some_and(Kept::is_whole) && response.is_whole();
-        Some(Episode {
-            id: self.id,
-            session: seen.text(&extract.session, Pick::First).unwrap_or_else(|| self.id.to_string()),
-            group: seen.text(&extract.group, Pick::First),
-            user: seen.text(&extract.user, Pick::First),
-            agent: seen.text(&extract.agent, Pick::First),
-            proxy: self.tally.routes.proxy.clone(),
-            route: route.name.clone(),
-            captured_at: self.arrived_ms,
-            completed_at: clock::now_ms(),
-            end: if end == End::Complete && !whole { End::Truncated } else { end },
-            messages: input
-                .map(|c| Message::new("user", c))
-                .into_iter()
-                .chain(output.map(|c| Message::new("assistant", c)))
-                .collect(),
-            metadata: serde_json::Value::Object(metadata).to_string(),
-            request: Request {
-                method: self.method.as_str().to_owned(),
-                path: self.uri.path().to_owned(),
-                status: self.status,
-                traceparent: self.request_headers.get(routes::TRACEPARENT).and_then(|v| v.to_str().ok()).map(ToOwned::to_owned),
-            },
-            occurred_at: None,
-            sha256: Digests::default(),
-            original: None,
-        })
+    }
+
+    fn is_encoded(&self) -> bool {
+        decode::is_encoded(&self.head.request_headers) || decode::is_encoded(&self.head.response_headers)
     }
 
     fn rules(&self) -> &Route {
@@ -361,6 +409,10 @@ struct Tally {
 impl Tally {
     fn rules(&self) -> &Route {
         &self.routes.rules[self.route]
+    }
+
+    fn duplicate(&mut self) {
+        self.outcome = Outcome::Duplicate;
     }
 
     fn failed(&mut self, error: AppendError) {
@@ -387,13 +439,6 @@ fn pick(headers: &HeaderMap, names: &[http::HeaderName]) -> HeaderMap {
         }
     }
     picked
-}
-
-fn is_encoded(headers: &HeaderMap) -> bool {
-    headers
-        .get_all(header::CONTENT_ENCODING)
-        .iter()
-        .any(|v| v.as_bytes().split(|&b| b == b',').any(|c| !c.trim_ascii().eq_ignore_ascii_case(b"identity")))
 }
 
 /// Where an episode goes: one lane per sink, by the sink's ordering key.

@@ -12,6 +12,7 @@ mod episodes;
 mod failure;
 mod human;
 mod output;
+mod presets;
 mod run;
 mod show;
 mod sinks;
@@ -39,6 +40,7 @@ pub fn main() -> ExitCode {
     match cli.command {
         Command::Run => run::run(&cli.globals),
         Command::Check => check_config(&cli.globals),
+        Command::Presets(args) => code_of(presets::run(&args, &mut Output::stdout())),
         Command::Demo(args) => match on_all_cores() {
             Ok(runtime) => runtime.block_on(demo::run(args)),
             Err(code) => code,
@@ -74,10 +76,12 @@ fn on_queue(command: Command, config: &Config) -> ExitCode {
         Ok(runtime) => runtime,
         Err(code) => return code,
     };
-    match runtime.block_on(dispatch(command, config, &mut Output::stdout())) {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(failure) => failure.report(),
-    }
+    code_of(runtime.block_on(dispatch(command, config, &mut Output::stdout())))
+}
+
+/// The exit code of a command that is done; where it failed, says why.
+fn code_of(done: Result<(), Failure>) -> ExitCode {
+    done.map_or_else(|failure| failure.report(), |()| ExitCode::SUCCESS)
 }
 
 async fn dispatch(command: Command, config: &Config, out: &mut Output) -> Result<(), Failure> {
@@ -94,7 +98,7 @@ async fn dispatch(command: Command, config: &Config, out: &mut Output) -> Result
         Command::Pause(args) => sinks::set_paused(&args.sink, true, &source, out).await,
         Command::Resume(args) => sinks::set_paused(&args.sink, false, &source, out).await,
         // `main` has dispatched them before a source was needed.
-        Command::Run | Command::Check | Command::Demo(_) | Command::Status(_) => Ok(()),
+        Command::Run | Command::Check | Command::Presets(_) | Command::Demo(_) | Command::Status(_) => Ok(()),
     }
 }
 

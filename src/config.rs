@@ -6,6 +6,7 @@
 
 pub mod credentials;
 pub mod fault;
+pub mod offload;
 pub mod pattern;
 pub mod presets;
 pub mod source;
@@ -30,6 +31,7 @@ use std::time::Duration;
 
 use http::{HeaderName, HeaderValue};
 
+use offload::Offload;
 use pattern::PathPattern;
 use regex::Regex;
 use serde_json_path::JsonPath;
@@ -183,10 +185,13 @@ pub struct SocketFile {
 }
 
 /// What a route does with what it matches.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum Action {
     /// Forward, and make an episode of it.
+    #[default]
     Capture,
+    /// Don't forward: make episodes of the request, and answer once they are durable.
+    Offload,
     /// Forward untouched.
     Pass,
 }
@@ -224,6 +229,12 @@ pub struct Route {
     pub stream: Option<Stream>,
     /// Where each part of the episode is found.
     pub extract: Extract,
+    /// What an offload route takes and answers; `Some` for these alone.
+    pub offload: Option<Box<Offload>>,
+    /// Those of `sinks` that send the request again: for them it is kept whole.
+    pub replays: Vec<String>,
+    /// What is kept of its head for them.
+    pub keep_headers: Vec<HeaderName>,
 }
 
 /// `[proxy.route.extract]`: for each field a list, the first source that yields wins.
@@ -247,6 +258,27 @@ pub struct Extract {
     pub time: Vec<Source>,
     /// Which exchange this one continues, where no session is named.
     pub chain: Option<Chain>,
+}
+
+impl Extract {
+    /// Each of its lists by its key.
+    pub fn lists(&self) -> impl Iterator<Item = (String, &Vec<Source>)> {
+        let Self { session, group, user, agent, input, output, metadata, time, chain } = self;
+        let named = [
+            ("session", session),
+            ("group", group),
+            ("user", user),
+            ("agent", agent),
+            ("input", input),
+            ("output", output),
+            ("time", time),
+        ];
+        named
+            .into_iter()
+            .map(|(key, sources)| (key.to_owned(), sources))
+            .chain(metadata.iter().map(|(key, sources)| (format!("metadata.{key}"), sources)))
+            .chain(chain.iter().flat_map(|c| [("chain.previous".to_owned(), &c.previous), ("chain.id".to_owned(), &c.id)]))
+    }
 }
 
 /// `extract.chain`: an exchange that continues another belongs to that one's session.
@@ -384,6 +416,11 @@ pub struct Sink {
 pub enum SinkKind {
     /// Graphiti's REST service.
     Graphiti(Graphiti),
+    /// The service that a request was meant for: it gets the request again.
+    Replay {
+        /// Base URL without a trailing slash.
+        url: String,
+    },
     /// JSON Lines, appended and synced.
     File {
         /// The file.

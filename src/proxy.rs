@@ -11,6 +11,7 @@ pub mod lease;
 pub mod line;
 pub mod link;
 pub mod measure;
+mod offload;
 pub mod pool;
 pub mod rescue;
 pub mod stall;
@@ -78,6 +79,8 @@ pub struct Exchange {
     pub(crate) link: Arc<Link>,
     /// The route that matched, once it was looked for.
     pub(crate) route: Option<usize>,
+    /// It stays here: the upstream, and how it is, is nothing to it.
+    pub(crate) offloaded: bool,
 }
 
 impl Proxy {
@@ -102,7 +105,7 @@ impl Proxy {
         metrics: &Metrics,
         tls: Option<Arc<tls::Client>>,
     ) -> Arc<Self> {
-        let routes = Arc::new(Routes::new(&config.name, config.routes, on_full, sinks, record, metrics));
+        let routes = Arc::new(Routes::new(&config.name, config.routes, on_full, config.response_timeout, sinks, record, metrics));
         let label = [config.name.as_str()];
         let dial = Dial::new(&config.upstream, tls);
         Arc::new(Self {
@@ -213,6 +216,17 @@ pub enum ProxyError {
     /// The queue is full, and `on_full = "reject"`.
     #[error("what is said now could not be kept: the queue is full")]
     QueueFull,
+    /// What an offloaded request says could not be made durable.
+    #[error("what is said now could not be kept: {0}")]
+    NotKept(&'static str),
+    /// An offloaded request that can't be taken.
+    #[error("{detail}")]
+    Unacceptable {
+        /// The response's status.
+        status: StatusCode,
+        /// What is wrong.
+        detail: String,
+    },
     /// The upstream's breaker is open.
     #[error("the upstream has failed repeatedly and is left alone for a while")]
     BreakerOpen {
@@ -246,10 +260,10 @@ impl ProxyError {
             Self::Protocol(_) | Self::Abandoned | Self::Misbehaved(_) => "upstream_protocol",
             Self::ResponseTimeout(_) | Self::UploadTimeout(_) => "upstream_timeout",
             Self::LineFull { .. } | Self::WaitedTooLong(_) => "overloaded",
-            Self::QueueFull => "queue_full",
+            Self::QueueFull | Self::NotKept(_) => "queue_full",
             Self::BreakerOpen { .. } => "breaker_open",
             Self::ShuttingDown => "shutting_down",
-            Self::BadRequest(_) | Self::TargetTooLong => "bad_request",
+            Self::BadRequest(_) | Self::TargetTooLong | Self::Unacceptable { .. } => "bad_request",
             Self::HeaderTooLarge => "header_too_large",
             Self::Panicked(_) => "internal",
         }
@@ -259,7 +273,7 @@ impl ProxyError {
     pub fn status(&self) -> StatusCode {
         match self {
             Self::TargetTooLong => return StatusCode::URI_TOO_LONG,
-            Self::BreakerOpen { status, .. } => return *status,
+            Self::BreakerOpen { status, .. } | Self::Unacceptable { status, .. } => return *status,
             _ => {}
         }
         match self.code() {

@@ -12,6 +12,7 @@
 pub mod file;
 pub mod graphiti;
 mod http;
+pub mod replay;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -92,6 +93,8 @@ pub enum Cause {
     Status(u16),
     /// This machine: a full disk, a missing directory.
     Local,
+    /// The episode itself: it has nothing that this sink could send. No attempt will ever end otherwise.
+    Unfit,
 }
 
 impl Cause {
@@ -131,12 +134,10 @@ pub struct SetupError {
 
 /// The sink of a configuration.
 pub fn open(config: &config::Sink) -> Result<Arc<dyn Sink>, SetupError> {
+    let client = || http::Client::new(config).map_err(|e| SetupError { name: config.name.clone(), message: e.to_string() });
     match &config.kind {
-        SinkKind::Graphiti(graphiti) => {
-            let client =
-                http::Client::new(config).map_err(|e| SetupError { name: config.name.clone(), message: e.to_string() })?;
-            Ok(Arc::new(graphiti::GraphitiSink::new(client, graphiti)))
-        }
+        SinkKind::Graphiti(graphiti) => Ok(Arc::new(graphiti::GraphitiSink::new(client()?, graphiti))),
+        SinkKind::Replay { url } => Ok(Arc::new(replay::ReplaySink::new(client()?, url, config))),
         SinkKind::File { path } => Ok(Arc::new(file::FileSink::new(path.clone()))),
     }
 }

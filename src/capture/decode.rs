@@ -139,6 +139,11 @@ impl Decoder {
     }
 }
 
+/// Whether a message says that it is encoded.
+pub fn is_encoded(headers: &HeaderMap) -> bool {
+    headers.contains_key(header::CONTENT_ENCODING)
+}
+
 /// Decodes a body that is here: at most `limit` bytes of it.
 pub fn decode(headers: &HeaderMap, frames: &[Bytes], limit: usize) -> Result<Decoded, DecodeError> {
     let Some(mut decoder) = Decoder::of(headers, limit)? else {

@@ -1,11 +1,4 @@
-//! From sources to text: what an exchange says about itself.
-//!
-//! | the value is | the text is |
-//! |---|---|
-//! | a string | itself |
-//! | a number, `true`, `false` | as JSON prints it |
-//! | an array of content parts (`{"type":"text","text":…}`, also `input_text`, `output_text`) | the texts, joined by line breaks |
-//! | absent, `null`, empty, anything else | nothing: the next source is asked |
+//! From sources to text: what an exchange says about itself. [`crate::config::source`] has the rules.
 
 use std::borrow::Cow;
 use std::cell::OnceCell;
@@ -16,16 +9,22 @@ use serde_json::Value;
 use serde_json_path::JsonPath;
 
 use super::Kept;
+use super::decode::decode;
+use super::document::document;
+use super::redact::Redactor;
+use super::stream::{Assembled, Plan};
 use crate::config::pattern::Params;
 use crate::config::source::Source;
 
-/// Which node counts where a `JSONPath` finds several.
+/// What a source is asked for: it decides which node counts where a `JSONPath` finds several, and which event of a stream.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Pick {
-    /// The first.
-    First,
-    /// The last: what the user said last is what was asked.
-    Last,
+pub enum Want {
+    /// Who and where: the first node, of the first event that has one.
+    Key,
+    /// What was asked: the last node, because a conversation repeats itself in each request.
+    Input,
+    /// What was answered, and what else there is to know: of the last event that has it. For text all nodes, else the first.
+    Output,
 }
 
 /// Whether a `success_if` holds.
@@ -39,63 +38,190 @@ pub enum Judgement {
     Unseen,
 }
 
-/// All that was seen of one exchange. Each body is parsed when the first source asks for it, and once.
-pub struct Seen<'a> {
-    params: Option<Params<'a>>,
-    query: Option<&'a str>,
-    request_headers: &'a HeaderMap,
-    response_headers: &'a HeaderMap,
-    request: Document<'a>,
-    response: Document<'a>,
-}
-
-/// A body that may be JSON.
-struct Document<'a> {
+/// A body that may be a document: read when the first source asks for it, and once.
+pub struct Document<'a> {
+    headers: &'a HeaderMap,
+    /// None where it never came to an end.
     kept: Option<&'a Kept>,
-    json: OnceCell<Option<Value>>,
+    /// Bytes, once decoded, at most.
+    limit: usize,
+    redactor: &'a Redactor,
+    read: OnceCell<Read>,
 }
 
-impl<'a> Seen<'a> {
-    /// `request` is `None` where its body never came to an end.
-    pub fn new(
-        params: Option<Params<'a>>,
-        query: Option<&'a str>,
-        request_headers: &'a HeaderMap,
-        response_headers: &'a HeaderMap,
-        request: Option<&'a Kept>,
-        response: &'a Kept,
-    ) -> Self {
-        Self {
-            params,
-            query,
-            request_headers,
-            response_headers,
-            request: Document { kept: request, json: OnceCell::new() },
-            response: Document { kept: Some(response), json: OnceCell::new() },
-        }
+/// What a document was.
+#[derive(Debug, Clone, Default)]
+pub struct Read {
+    json: Option<Value>,
+    /// The same for sources that look for a key, where something was redacted.
+    keys: Option<Value>,
+    whole: bool,
+}
+
+/// The response, as sources see it.
+pub enum Response<'a> {
+    /// One document.
+    Document(Document<'a>),
+    /// Events, put together as they passed.
+    Stream {
+        /// What they were.
+        assembled: &'a Assembled,
+        /// What was asked of them.
+        plan: &'a Plan,
+        /// It came to its end.
+        whole: bool,
+    },
+}
+
+/// All that was seen of one exchange.
+pub struct Seen<'a> {
+    /// The `{names}` of the path.
+    pub params: Option<Params<'a>>,
+    /// Behind the path.
+    pub query: Option<&'a str>,
+    /// Those that sources read.
+    pub request_headers: &'a HeaderMap,
+    /// The same of the response.
+    pub response_headers: &'a HeaderMap,
+    /// The request's body.
+    pub request: &'a Document<'a>,
+    /// The response's; none while there is none.
+    pub response: Option<&'a Response<'a>>,
+}
+
+impl<'a> Document<'a> {
+    /// Of what was kept of a body.
+    pub fn new(headers: &'a HeaderMap, kept: Option<&'a Kept>, limit: usize, redactor: &'a Redactor) -> Self {
+        Self { headers, kept, limit, redactor, read: OnceCell::new() }
     }
 
-    /// The text of the first source that yields one.
-    pub fn text(&self, sources: &[Source], pick: Pick) -> Option<String> {
-        sources.iter().find_map(|source| match source {
-            Source::ReqJson(path) => self.request.find(path, pick).and_then(text_of),
-            Source::RespJson(path) => self.response.find(path, pick).and_then(text_of),
-            plain => self.plain(plain).map(Cow::into_owned),
+    /// One that was read already. Nothing of it has been redacted.
+    pub fn of_json(json: Option<Value>, headers: &'a HeaderMap, redactor: &'a Redactor) -> Self {
+        let read = OnceCell::from(Read::of(json, redactor));
+        Self { headers, kept: None, limit: 0, redactor, read }
+    }
+
+    /// With what was read of it already.
+    #[must_use]
+    pub fn with(mut self, read: Option<Read>) -> Self {
+        self.read = read.map(OnceCell::from).unwrap_or_default();
+        self
+    }
+
+    /// What was read of it, for [`with`](Self::with); none if nobody asked, or it wasn't there yet.
+    pub fn into_read(self) -> Option<Read> {
+        self.kept.and(self.read.into_inner())
+    }
+
+    /// The document, if it is one and whole.
+    pub fn json(&self, want: Want) -> Option<&Value> {
+        let read = self.read();
+        read.keys.as_ref().filter(|_| want == Want::Key).or(read.json.as_ref())
+    }
+
+    /// Whether all of it is here.
+    pub fn is_whole(&self) -> bool {
+        self.read().whole
+    }
+
+    fn read(&self) -> &Read {
+        self.read.get_or_init(|| {
+            let Some(kept) = self.kept.filter(|kept| kept.is_whole()) else { return Read::default() };
+            let decoded = match decode(self.headers, &kept.frames, self.limit) {
+                Ok(decoded) if !decoded.cut => decoded,
+                Ok(_) => return Read::default(),
+                Err(error) => {
+                    tracing::debug!(%error, "a body can't be read; its traffic is untouched");
+                    return Read::default();
+                }
+            };
+            let json = if decoded.bytes.is_empty() { None } else { document(self.headers, &decoded.bytes) };
+            Read::of(json, self.redactor)
         })
+    }
+}
+
+impl Read {
+    fn of(mut json: Option<Value>, redactor: &Redactor) -> Self {
+        let mut keys = None;
+        if let Some(json) = json.as_mut().filter(|_| !redactor.is_empty()) {
+            keys = Some(redactor.document_of_keys(json).unwrap_or_else(|| json.clone()));
+            redactor.document(json);
+        }
+        Self { json, keys, whole: true }
+    }
+}
+
+impl Response<'_> {
+    /// Whether all of it was seen.
+    pub fn is_whole(&self) -> bool {
+        match self {
+            Self::Document(document) => document.is_whole(),
+            Self::Stream { assembled, whole, .. } => *whole && !assembled.truncated,
+        }
+    }
+}
+
+impl Seen<'_> {
+    /// The text of the first source that yields one.
+    pub fn text(&self, sources: &[Source], want: Want) -> Option<String> {
+        sources.iter().find_map(|source| match source {
+            // An answer may have several parts, in one place each.
+            Source::RespJson(path) if want == Want::Output => match self.response? {
+                Response::Document(document) => texts_of(path, document.json(want)?),
+                Response::Stream { .. } => self.node(source, want).and_then(|node| text_of(&node)),
+            },
+            source => match self.node(source, want)? {
+                Cow::Owned(Value::String(text)) => Some(text),
+                node => text_of(&node),
+            },
+        })
+    }
+
+    /// The same with numbers, lists and objects as they are in JSON.
+    pub fn value(&self, sources: &[Source]) -> Option<Value> {
+        sources.iter().find_map(|source| self.node(source, Want::Output).filter(|node| !is_empty(node)).map(Cow::into_owned))
     }
 
     /// Whether a source yields something that is neither absent, false, null nor empty.
     pub fn judge(&self, source: &Source) -> Judgement {
-        let holds = match source {
-            Source::ReqJson(path) if self.request.is_whole() => self.request.find(path, Pick::First).is_some_and(is_something),
-            Source::RespJson(path) if self.response.is_whole() => self.response.find(path, Pick::First).is_some_and(is_something),
-            Source::ReqJson(_) | Source::RespJson(_) => return Judgement::Unseen,
-            plain => self.plain(plain).is_some(),
+        let holds = self.node(source, Want::Key).is_some_and(|node| is_something(&node));
+        let seen = match source {
+            Source::ReqJson(_) => self.request.is_whole(),
+            Source::RespJson(_) | Source::RespStream(_) => self.response.is_some_and(Response::is_whole),
+            _ => true,
         };
-        if holds { Judgement::Holds } else { Judgement::Fails }
+        match (holds, seen) {
+            (true, _) => Judgement::Holds,
+            (false, true) => Judgement::Fails,
+            (false, false) => Judgement::Unseen,
+        }
     }
 
-    /// A source that isn't JSON; never empty.
+    /// What a source yields, as JSON; a text is never empty.
+    fn node(&self, source: &Source, want: Want) -> Option<Cow<'_, Value>> {
+        match source {
+            Source::ReqJson(path) => Some(Cow::Borrowed(pick(path, self.request.json(want)?, want)?)),
+            Source::RespJson(path) => match self.response? {
+                Response::Document(document) => Some(Cow::Borrowed(pick(path, document.json(want)?, want)?)),
+                Response::Stream { assembled, plan, .. } => {
+                    let at = plan.probes.iter().position(|p| p.path == *path && p.last == (want == Want::Output))?;
+                    Some(Cow::Borrowed(assembled.found.get(at)?.as_ref()?))
+                }
+            },
+            Source::RespStream(what) => match (self.response?, what) {
+                (Response::Document(_), _) => None,
+                (Response::Stream { assembled, .. }, None) => Some(Cow::Owned(Value::String(assembled.text.clone()?))),
+                (Response::Stream { assembled, plan, .. }, Some(path)) => {
+                    let at = plan.gathers.iter().position(|gathered| gathered == path)?;
+                    Some(Cow::Borrowed(assembled.gathered.get(at)?.as_ref()?))
+                }
+            },
+            plain => self.plain(plain).map(|text| Cow::Owned(Value::String(text.into_owned()))),
+        }
+    }
+
+    /// A source that isn't a body; never empty.
     fn plain<'s>(&'s self, source: &'s Source) -> Option<Cow<'s, str>> {
         let text = match source {
             Source::ReqJson(_) | Source::RespJson(_) | Source::RespStream(_) => None,
@@ -118,30 +244,13 @@ impl<'a> Seen<'a> {
     }
 }
 
-impl Document<'_> {
-    fn is_whole(&self) -> bool {
-        self.kept.is_some_and(Kept::is_whole)
-    }
-
-    fn find(&self, path: &JsonPath, pick: Pick) -> Option<&Value> {
-        let json = self.json.get_or_init(|| self.parse()).as_ref()?;
-        let nodes = path.query(json);
-        match pick {
-            Pick::First => nodes.first(),
-            Pick::Last => nodes.last(),
-        }
-    }
-
-    fn parse(&self) -> Option<Value> {
-        let kept = self.kept.filter(|k| k.is_whole() && k.len > 0)?;
-        match kept.frames.as_slice() {
-            [one] => serde_json::from_slice(one).ok(),
-            many => serde_json::from_slice(&many.concat()).ok(),
-        }
-    }
+fn pick<'j>(path: &JsonPath, json: &'j Value, want: Want) -> Option<&'j Value> {
+    let nodes = path.query(json);
+    if want == Want::Input { nodes.last() } else { nodes.first() }
 }
 
-fn text_of(value: &Value) -> Option<String> {
+/// What a node says: a string, a number, a boolean, or the texts of an array of content parts, a line each.
+pub(super) fn text_of(value: &Value) -> Option<String> {
     let text = match value {
         Value::String(text) => text.clone(),
         Value::Number(_) | Value::Bool(_) => value.to_string(),
@@ -151,13 +260,24 @@ fn text_of(value: &Value) -> Option<String> {
     (!text.is_empty()).then_some(text)
 }
 
-fn part_text(part: &Value) -> Option<&str> {
+/// A part is a string, or an object with a `text`, unless it says that it is something else.
+pub(super) fn part_text(part: &Value) -> Option<&str> {
     if let Value::String(text) = part {
         return Some(text);
     }
     // `kind`: A2A until 0.3. Parts of 1.0 say neither.
     let kind = part.get("type").or_else(|| part.get("kind")).map_or(Some("text"), Value::as_str)?;
     matches!(kind, "text" | "input_text" | "output_text").then(|| part.get("text")?.as_str())?
+}
+
+/// The texts of all nodes, a line each.
+fn texts_of(path: &JsonPath, json: &Value) -> Option<String> {
+    let texts: Vec<_> = path.query(json).iter().filter_map(|node| text_of(node)).collect();
+    (!texts.is_empty()).then(|| texts.join("\n"))
+}
+
+fn is_empty(value: &Value) -> bool {
+    !is_something(value) && !matches!(value, Value::Bool(_))
 }
 
 fn is_something(value: &Value) -> bool {

@@ -1,11 +1,15 @@
 //! The rules of a proxy's routes, with everything that can be known before a request comes already looked up.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use http::{HeaderName, Method, header};
 use prometheus::IntCounter;
 
 use super::Record;
+use super::order::Order;
+use super::redact::Redactor;
+use super::stream::{Plan, Probe};
 use crate::config::source::Source;
 use crate::config::{self, Action, OnFull, OrderBy};
 use crate::queue::SinkId;
@@ -19,6 +23,8 @@ pub(super) const TRACEPARENT: HeaderName = HeaderName::from_static("traceparent"
 pub enum Outcome {
     /// Recorded whole.
     Queued,
+    /// One with its key was recorded before.
+    Duplicate,
     /// Left out by `sample`.
     SampledOut,
     /// Recorded, but longer than `max_capture`.
@@ -33,8 +39,9 @@ pub enum Outcome {
     Failed,
 }
 
-const OUTCOMES: [(Outcome, &str); 7] = [
+const OUTCOMES: [(Outcome, &str); 8] = [
     (Outcome::Queued, "queued"),
+    (Outcome::Duplicate, "duplicate"),
     (Outcome::SampledOut, "sampled_out"),
     (Outcome::Truncated, "truncated"),
     (Outcome::Cancelled, "cancelled"),
@@ -49,6 +56,10 @@ pub struct Routes {
     pub(super) rules: Vec<Route>,
     pub(super) record: Arc<dyn Record>,
     pub(super) late: IntCounter,
+    /// The exchanges under way.
+    pub(crate) order: Arc<Order>,
+    /// Longest time that an exchange waits for an earlier one of its session.
+    pub(super) patience: Duration,
     on_full: OnFull,
 }
 
@@ -63,12 +74,17 @@ impl std::fmt::Debug for Routes {
 pub(super) struct Route {
     pub(super) config: config::Route,
     pub(super) sinks: Vec<(SinkId, OrderBy)>,
+    /// Those that send the request again.
+    pub(super) replays: Vec<SinkId>,
+    pub(super) redactor: Redactor,
     /// Headers that a source reads, and those that every capture needs.
     pub(super) request_headers: Vec<HeaderName>,
     pub(super) response_headers: Vec<HeaderName>,
-    /// Some source reads the JSON of this direction.
-    pub(super) reads_request: bool,
-    pub(super) reads_response: bool,
+    /// How a stream is put together, where the route has rules for that.
+    pub(super) plan: Option<Arc<Plan>>,
+    /// The sources that find a session in the request, and whether one of them reads its body.
+    pub(super) orderers: Vec<Source>,
+    pub(super) reads_session: bool,
     outcomes: [IntCounter; OUTCOMES.len()],
 }
 
@@ -78,12 +94,21 @@ impl Routes {
         proxy: &str,
         routes: Vec<config::Route>,
         on_full: OnFull,
+        patience: Duration,
         sinks: &[(String, SinkId, OrderBy)],
         record: Arc<dyn Record>,
         metrics: &Metrics,
     ) -> Self {
         let rules = routes.into_iter().map(|config| Route::new(proxy, config, sinks, metrics)).collect();
-        Self { proxy: proxy.to_owned(), rules, record, late: metrics.queue_commit_late.clone(), on_full }
+        Self {
+            proxy: proxy.to_owned(),
+            rules,
+            record,
+            late: metrics.queue_commit_late.clone(),
+            order: Arc::default(),
+            patience,
+            on_full,
+        }
     }
 
     /// The first route that matches. Does not allocate.
@@ -102,6 +127,11 @@ impl Routes {
         self.rules.get(route).filter(|r| r.config.action == Action::Capture)
     }
 
+    /// Whether a route keeps its requests to itself.
+    pub fn offloads(&self, route: usize) -> bool {
+        self.rules.get(route).is_some_and(|r| r.config.action == Action::Offload)
+    }
+
     /// Whether a request that would be captured has to be refused now.
     pub(super) fn refuses(&self) -> bool {
         self.on_full == OnFull::Reject && self.record.is_full()
@@ -110,27 +140,55 @@ impl Routes {
 
 impl Route {
     fn new(proxy: &str, config: config::Route, sinks: &[(String, SinkId, OrderBy)], metrics: &Metrics) -> Self {
-        let mut request_headers = vec![header::CONTENT_ENCODING, TRACEPARENT];
-        let mut response_headers = vec![header::CONTENT_ENCODING];
-        let (mut reads_request, mut reads_response) = (false, false);
-        for source in sources(&config) {
+        let mut request_headers = vec![header::CONTENT_ENCODING, header::CONTENT_TYPE, TRACEPARENT];
+        let mut response_headers = vec![header::CONTENT_ENCODING, header::CONTENT_TYPE];
+        for (_, source) in sources(&config) {
             match source {
-                Source::ReqJson(_) => reads_request = true,
-                Source::RespJson(_) => reads_response = true,
                 Source::ReqHeader(name) => request_headers.push(name.clone()),
                 Source::RespHeader(name) => response_headers.push(name.clone()),
                 Source::ReqCookie(_) => request_headers.push(header::COOKIE),
-                Source::RespStream(_) | Source::ReqPath(_) | Source::ReqQuery(_) | Source::Const(_) => {}
+                _ => {}
             }
+        }
+        if !config.replays.is_empty() {
+            request_headers.extend(config.keep_headers.iter().cloned());
         }
         for names in [&mut request_headers, &mut response_headers] {
             names.sort_unstable_by(|a, b| a.as_str().cmp(b.as_str()));
             names.dedup();
         }
         let outcomes = OUTCOMES.map(|(_, label)| metrics.capture.with_label_values(&[proxy, &config.name, label]));
+        let replays = sinks.iter().filter(|(name, ..)| config.replays.contains(name)).map(|&(_, id, _)| id).collect();
+        let redactor = Redactor::new(&config.redact);
         let sinks =
             sinks.iter().filter(|(name, ..)| config.sinks.contains(name)).map(|&(_, id, order_by)| (id, order_by)).collect();
-        Self { config, sinks, request_headers, response_headers, reads_request, reads_response, outcomes }
+        let plan = config.stream.clone().map(|rules| Arc::new(plan(&config, rules)));
+        let in_request = |source: &&Source| {
+            !matches!(source, Source::RespJson(_) | Source::RespHeader(_) | Source::RespStream(_) | Source::Const(_))
+        };
+        let orderers: Vec<_> = config.extract.session.iter().filter(in_request).cloned().collect();
+        Self {
+            reads_session: orderers.iter().any(|source| matches!(source, Source::ReqJson(_))),
+            redactor,
+            config,
+            sinks,
+            replays,
+            request_headers,
+            response_headers,
+            plan,
+            orderers,
+            outcomes,
+        }
+    }
+
+    /// Bytes kept per direction.
+    pub(super) fn max_capture(&self) -> usize {
+        usize::try_from(self.config.max_capture).unwrap_or(usize::MAX)
+    }
+
+    /// Whether an episode can't be made without a look into the queue, which may read the disk.
+    pub(super) fn asks_the_queue(&self) -> bool {
+        self.config.extract.chain.is_some() || !self.config.join.is_empty()
     }
 
     /// Draws whether this exchange is captured.
@@ -147,10 +205,30 @@ impl Route {
     }
 }
 
-fn sources(route: &config::Route) -> impl Iterator<Item = &Source> {
+/// Every source of a route, and whether a stream's last event counts for it.
+fn sources(route: &config::Route) -> impl Iterator<Item = (bool, &Source)> {
     let e = &route.extract;
-    [&e.session, &e.group, &e.user, &e.agent, &e.input, &e.output, &route.success_if]
-        .into_iter()
-        .chain(e.metadata.iter().map(|(_, sources)| sources))
-        .flatten()
+    let chain = e.chain.iter().flat_map(|chain| [&chain.previous, &chain.id]);
+    let dedupe = route.dedupe.iter().map(|dedupe| &dedupe.key);
+    let first = [&e.session, &e.group, &e.user, &e.agent, &e.time, &e.input, &route.success_if, &route.join];
+    let last = std::iter::once(&e.output).chain(e.metadata.iter().map(|(_, sources)| sources));
+    let first = first.into_iter().chain(chain).chain(dedupe);
+    first.flatten().map(|source| (false, source)).chain(last.flatten().map(|source| (true, source)))
+}
+
+fn plan(route: &config::Route, rules: config::Stream) -> Plan {
+    let (mut probes, mut gathers) = (Vec::new(), Vec::new());
+    for (last, source) in sources(route) {
+        match source {
+            Source::RespJson(path) => {
+                let probe = Probe { path: path.clone(), last };
+                if !probes.contains(&probe) {
+                    probes.push(probe);
+                }
+            }
+            Source::RespStream(Some(path)) if !gathers.contains(path) => gathers.push(path.clone()),
+            _ => {}
+        }
+    }
+    Plan { rules, probes, gathers, max: usize::try_from(route.max_capture).unwrap_or(usize::MAX) }
 }

@@ -71,6 +71,13 @@ Examples:
     ///
     /// Prints each fault as file:line:col: what is wrong, what is allowed. Exit code 0 without faults, 2 otherwise.
     Check,
+    /// The APIs that offramp knows out of the box, or what one preset says
+    #[command(after_help = "\
+Examples:
+  offramp presets
+  offramp presets openai-chat
+  offramp presets --json | jq -r .presets[].name")]
+    Presets(Presets),
     /// See it work: a sample agent and a slow sample graph service, before and after
     Demo(demo::Args),
     /// Queue, sinks, proxies and ledger
@@ -95,6 +102,17 @@ Examples:
     Pause(Sink),
     /// Start the draining of a paused sink again
     Resume(Sink),
+}
+
+/// `presets`
+#[derive(Debug, Args)]
+pub struct Presets {
+    /// Print this one's TOML
+    #[arg(value_name = "NAME")]
+    pub name: Option<String>,
+    /// As JSON
+    #[arg(long)]
+    pub json: bool,
 }
 
 /// `status`

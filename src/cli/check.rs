@@ -37,6 +37,7 @@ fn summary(config: &Config, out: &mut impl Write) -> io::Result<()> {
     for Sink { name, kind, workers, order_by, .. } in &config.sinks {
         let target = match kind {
             SinkKind::Graphiti(graphiti) => format!("graphiti at {}", graphiti.url),
+            SinkKind::Replay { url } => format!("replay to {url}"),
             SinkKind::File { path } => format!("file {}", path.display()),
         };
         let order = format!("{order_by:?}").to_lowercase();
@@ -58,6 +59,7 @@ fn line_of(route: &Route) -> String {
     let methods = if methods.is_empty() { "any method".to_owned() } else { methods.join(", ") };
     let action = match route.action {
         Action::Capture => format!("captured for {}", route.sinks.join(", ")),
+        Action::Offload => format!("offloaded to {}", route.sinks.join(", ")),
         Action::Pass => "passed".to_owned(),
     };
     format!("{methods} {} {action}", route.path)

@@ -147,6 +147,7 @@ impl Local {
                     name: sink.name.clone(),
                     kind: match sink.kind {
                         SinkKind::Graphiti(_) => "graphiti",
+                        SinkKind::Replay { .. } => "replay",
                         SinkKind::File { .. } => "file",
                     },
                     state: if paused.is_some() { "paused" } else { "stopped" },

@@ -105,6 +105,7 @@ fn usage_errors_say_what_is_missing_and_end_with_2() {
         ("offramp episodes --state lost", "allowed are pending, in_flight, delivered, dead, purged, expired"),
         ("offramp episodes --limit 0", "1.."),
         ("offramp show 17", "invalid value '17'"),
+        ("offramp presets a b", "unexpected argument 'b'"),
     ] {
         let e = Cli::try_parse_from(line.split_whitespace()).unwrap_err();
         assert_eq!(e.exit_code(), 2, "{line}");
@@ -118,6 +119,48 @@ fn usage_errors_say_what_is_missing_and_end_with_2() {
     ] {
         assert!(Cli::try_parse_from(line.split_whitespace()).is_ok(), "{line}");
     }
+}
+
+/// What `presets` prints; it needs no configuration.
+fn presets(line: &str) -> (u8, String) {
+    let Command::Presets(args) = Cli::try_parse_from(line.split_whitespace()).unwrap().command else { panic!("{line}") };
+    let out = Captured::default();
+    match presets::run(&args, &mut out.output()) {
+        Ok(()) => (0, out.text()),
+        Err(failure) => (failure.code(), failure.to_string()),
+    }
+}
+
+#[test]
+fn presets_are_listed_with_what_each_is_for() {
+    let (code, list) = presets("offramp presets");
+    assert_eq!(code, 0);
+    assert!(list.starts_with("PRESET "), "{list}");
+    assert!(list.contains("\ndify                POST /v1/chat-messages of Dify's service API, "), "{list}");
+    assert_eq!(list.lines().count(), config::presets::names().count() + 1);
+
+    let (_, json) = presets("offramp presets --json");
+    let json: serde_json::Value = serde_json::from_str(&json).unwrap();
+    let names: Vec<_> = json["presets"].as_array().unwrap().iter().map(|preset| preset["name"].as_str().unwrap()).collect();
+    assert!(names.iter().copied().eq(config::presets::names()), "{names:?}");
+    assert!(json["presets"][0]["about"].as_str().unwrap().starts_with("POST /api/v1/agent/"), "{json}");
+}
+
+#[test]
+fn a_preset_is_printed_as_it_is() {
+    for name in config::presets::names() {
+        let text = config::presets::text(name).unwrap();
+        assert_eq!(presets(&format!("offramp presets {name}")), (0, text.to_owned()));
+        let (_, json) = presets(&format!("offramp presets {name} --json"));
+        let json: serde_json::Value = serde_json::from_str(&json).unwrap();
+        assert_eq!((json["name"].as_str(), json["toml"].as_str()), (Some(name), Some(text)));
+    }
+    let (code, said) = presets("offramp presets openai-chta");
+    assert_eq!(code, 2);
+    assert!(
+        said.starts_with("there is no preset \"openai-chta\"; did you mean \"openai-chat\"? the presets are: automagik, "),
+        "{said}"
+    );
 }
 
 #[tokio::test]

@@ -1,7 +1,9 @@
 //! The rules between keys: what no single value can be wrong about. Each is a sentence at the place where it is broken.
 
 use super::address::{forwards_to, is_local, overlap};
+use super::offload::Split;
 use super::read::{Context, nearest};
+use super::source::Source;
 use super::units::show_duration;
 use super::{Action, Config, Listen, SinkKind, Upstream};
 
@@ -14,6 +16,7 @@ pub fn check(cx: &Context<'_>, config: &mut Config) {
     listeners(cx, config);
     belongings(cx, config);
     sinks_of_routes(cx, config);
+    offloads(cx, config);
     sinks(cx, config);
     if config.admin.token.is_none() && !is_local(&config.admin.listen) && !is_placeholder(&config.admin.listen) {
         let allowed = "allowed: 127.0.0.1, [::1] or unix:/path, or a `token_file`";
@@ -102,6 +105,8 @@ fn belongings(cx: &Context<'_>, config: &Config) {
 
 fn sinks_of_routes(cx: &Context<'_>, config: &mut Config) {
     let known: Vec<String> = config.sinks.iter().map(|sink| sink.name.clone()).collect();
+    let replaying: Vec<String> =
+        config.sinks.iter().filter(|sink| matches!(sink.kind, SinkKind::Replay { .. })).map(|sink| sink.name.clone()).collect();
     // A sink whose name couldn't be read may be the one that is meant.
     let complete = known.iter().all(|name| !name.is_empty());
     for (p, proxy) in config.proxies.iter_mut().enumerate() {
@@ -121,7 +126,7 @@ fn sinks_of_routes(cx: &Context<'_>, config: &mut Config) {
                     cx.fault(at(), format!("`sinks` names {sink:?}, no [[sink]] has that name, {hint}"));
                 }
             }
-            if route.action == Action::Capture && route.sinks.is_empty() {
+            if route.action != Action::Pass && route.sinks.is_empty() {
                 if known.is_empty() {
                     let allowed = "allowed: at least one, or action = \"pass\"";
                     cx.missing(
@@ -130,6 +135,46 @@ fn sinks_of_routes(cx: &Context<'_>, config: &mut Config) {
                     );
                 }
                 route.sinks.clone_from(&known);
+            }
+            route.replays = route.sinks.iter().filter(|name| replaying.contains(name)).cloned().collect();
+        }
+    }
+}
+
+/// A request that is offloaded has no response, and none may be lost.
+fn offloads(cx: &Context<'_>, config: &Config) {
+    for (p, proxy) in config.proxies.iter().enumerate() {
+        for (r, route) in proxy.routes.iter().enumerate() {
+            let path = format!("proxy.{p}.route.{r}");
+            let Some(offload) = &route.offload else { continue };
+            let extract = &route.extract;
+            let silent = matches!(offload.split, Split::Whole) && extract.input.is_empty() && extract.output.is_empty();
+            if silent && !route.sinks.iter().all(|sink| route.replays.contains(sink)) {
+                let allowed =
+                    "give it a preset, or offload.each, offload.all or extract.input, or sinks of type \"replay\" alone";
+                cx.missing(cx.at(&path), format!("this [[proxy.route]] offloads nothing, {allowed}"));
+            }
+            for key in ["success", "success_if", "on_cancel", "stream", "join"] {
+                let key_path = format!("{path}.{key}");
+                if cx.is_given(&key_path) {
+                    let none = "and an offloaded request has none";
+                    cx.fault(cx.at(&key_path), format!("`{key}` is about a response, {none}, leave it out"));
+                }
+            }
+            if route.sample < 1.0 {
+                let lost = "an offloaded request that is left out would be lost";
+                cx.fault(cx.at(&format!("{path}.sample")), format!("`sample` is {}, and {lost}, allowed: 1.0", route.sample));
+            }
+            let dedupe = route.dedupe.iter().map(|dedupe| ("dedupe.key".to_owned(), &dedupe.key));
+            for (key, sources) in extract.lists().chain(dedupe) {
+                let reads =
+                    |source: &Source| matches!(source, Source::RespJson(_) | Source::RespHeader(_) | Source::RespStream(_));
+                // What isn't written in the file is the preset's, and that one has a fault of its own then.
+                let at = if key == "dedupe.key" { format!("{path}.{key}") } else { format!("{path}.extract.{key}") };
+                if sources.iter().any(reads) && cx.is_given(&at) {
+                    let none = "which an offloaded request doesn't have";
+                    cx.fault(cx.at(&at), format!("`{key}` reads the response, {none}, allowed: sources of the request, req.…"));
+                }
             }
         }
     }

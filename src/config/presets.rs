@@ -4,37 +4,41 @@ use std::sync::Arc;
 
 use toml::de::DeTable;
 
-use super::Stream;
+use super::Action;
 use super::fault::Origin;
 use super::pattern::PathPattern;
 use super::read::{Context, Field, Read, Section, nearest};
 use super::sections::extract::{Given, sources};
-use super::sections::stream::stream;
+use super::sections::offload;
+use super::sections::stream::{self, stream};
 use super::source::Source;
 use super::tree::{Node, Table, Value};
+use super::values::choice;
 
 /// The presets of this version: name and TOML.
-const PRESETS: [(&str, &str); 2] =
-    [("automagik", include_str!("presets/automagik.toml")), ("openai-chat", include_str!("presets/openai-chat.toml"))];
-
-/// Presets of a later version.
-const PLANNED: [&str; 11] = [
-    "openai-responses",
-    "anthropic-messages",
-    "langgraph",
-    "a2a",
-    "dify",
-    "ollama-chat",
-    "ag-ui",
-    "ai-sdk",
-    "graphiti-messages",
-    "lightrag-text",
-    "mem0-memories",
+const PRESETS: [(&str, &str); 15] = [
+    ("automagik", include_str!("presets/automagik.toml")),
+    ("automagik-async", include_str!("presets/automagik-async.toml")),
+    ("automagik-status", include_str!("presets/automagik-status.toml")),
+    ("openai-chat", include_str!("presets/openai-chat.toml")),
+    ("openai-responses", include_str!("presets/openai-responses.toml")),
+    ("anthropic-messages", include_str!("presets/anthropic-messages.toml")),
+    ("langgraph", include_str!("presets/langgraph.toml")),
+    ("a2a", include_str!("presets/a2a.toml")),
+    ("dify", include_str!("presets/dify.toml")),
+    ("ollama-chat", include_str!("presets/ollama-chat.toml")),
+    ("ag-ui", include_str!("presets/ag-ui.toml")),
+    ("ai-sdk", include_str!("presets/ai-sdk.toml")),
+    ("graphiti-messages", include_str!("presets/graphiti-messages.toml")),
+    ("lightrag-text", include_str!("presets/lightrag-text.toml")),
+    ("mem0-memories", include_str!("presets/mem0-memories.toml")),
 ];
 
 /// What a preset fills in where a route gives nothing.
 #[derive(Debug, Clone, Default)]
 pub struct Preset {
+    /// `action`: what the preset is for.
+    pub action: Action,
     /// `extract`.
     pub extract: Given,
     /// `success_if`.
@@ -42,7 +46,9 @@ pub struct Preset {
     /// `join`.
     pub join: Vec<Source>,
     /// `stream`.
-    pub stream: Option<Stream>,
+    pub stream: Option<stream::Given>,
+    /// `offload` and `reply`.
+    pub offload: offload::Given,
 }
 
 /// The names of the presets that there are.
@@ -50,20 +56,39 @@ pub fn names() -> impl Iterator<Item = &'static str> {
     PRESETS.iter().map(|(name, _)| *name)
 }
 
+/// The TOML of the preset of this name.
+pub fn text(name: &str) -> Option<&'static str> {
+    PRESETS.iter().find(|(known, _)| *known == name).map(|(_, text)| *text)
+}
+
+/// What the preset of this name is for: the first line of its file is a comment that says so.
+pub fn about(name: &str) -> Option<&'static str> {
+    text(name)?.lines().next()?.strip_prefix("# ")
+}
+
+/// The name that was meant, if there is one like it.
+pub fn like(name: &str) -> Option<&'static str> {
+    nearest(name, names())
+}
+
 /// Reads `preset = "name"`, for a route with this path.
 pub fn preset(field: &Field<'_>, path: Option<&PathPattern>) -> Read<Preset> {
-    let allowed = names().map(|name| format!("{name:?}")).collect::<Vec<_>>().join(" or ");
+    let allowed = allowed();
     let wanted = field.text(&allowed)?;
     if let Some((name, text)) = PRESETS.iter().find(|(name, _)| *name == wanted) {
         return Ok(parse(field.cx(), name, text, path));
-    }
-    if PLANNED.contains(&wanted.as_str()) {
-        return Err(format!("which is not in this version yet, allowed: {allowed}"));
     }
     match nearest(&wanted, names()) {
         Some(near) => Err(format!("did you mean {near:?}? allowed: {allowed}")),
         None => Err(format!("allowed: {allowed}")),
     }
+}
+
+/// All names, for a fault.
+pub fn allowed() -> String {
+    let [first @ .., (last, _)] = &PRESETS;
+    let first = first.iter().map(|(name, _)| format!("{name:?}")).collect::<Vec<_>>().join(", ");
+    format!("{first} or {last:?}")
 }
 
 fn parse(cx: &Context<'_>, name: &str, text: &str, path: Option<&PathPattern>) -> Preset {
@@ -77,6 +102,8 @@ fn parse(cx: &Context<'_>, name: &str, text: &str, path: Option<&PathPattern>) -
     let table = Table::from_toml(table.into_inner(), &at);
     let mut section =
         Section::root(cx, &format!("preset.{name}"), Node { value: Value::Table(table), at: Origin::Whole, raw: None });
+    let action = section.get("action", Action::Capture, choice(&[("capture", Action::Capture), ("offload", Action::Offload)]));
+    let offload = offload::Given::read(&mut section);
     let success_if = section.get("success_if", Vec::new(), sources(None));
     let join = section.get("join", Vec::new(), sources(None));
     let stream = stream(&mut section);
@@ -87,5 +114,5 @@ fn parse(cx: &Context<'_>, name: &str, text: &str, path: Option<&PathPattern>) -
         Source::ReqPath(name) => path.is_none_or(|path| path.has(name)),
         _ => true,
     });
-    Preset { extract, success_if, join, stream }
+    Preset { action, extract, success_if, join, stream, offload }
 }

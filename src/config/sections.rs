@@ -2,6 +2,7 @@
 
 mod breaker;
 pub mod extract;
+pub mod offload;
 pub mod operation;
 pub mod proxy;
 pub mod queue;

@@ -108,8 +108,8 @@ impl Source {
     }
 }
 
-/// A path into JSON (RFC 9535).
-pub(super) fn json_path(text: &str) -> Result<JsonPath, String> {
+/// Reads a `JSONPath`; the error says what is wrong with it and what is allowed.
+pub fn json_path(text: &str) -> Result<JsonPath, String> {
     if text.len() > LONGEST_PATH {
         return Err(format!("a JSONPath has at most {LONGEST_PATH} characters"));
     }

@@ -253,6 +253,7 @@ async fn classify(runner: &Runner, error: &SinkError, sent: Sent, attempts: u32)
         Cause::Timeout => config.retry_on.timeout,
         Cause::Status(status) => config.retry_on.status.contains(status),
         Cause::Local => true,
+        Cause::Unfit => false,
     };
     if !retry {
         runner.succeeded(); // the sink works: it is this episode that it does not want

@@ -31,6 +31,7 @@ use super::measure::Measured;
 use super::tee::{Barrier, Tee};
 use super::upgrade::Handed;
 use super::upload::{Progress, Stage};
+use crate::capture::reassembly::Reassembly;
 use crate::capture::{Capture, Kept};
 use crate::episode::End;
 
@@ -48,6 +49,7 @@ pub struct Body {
     /// The client may have closed its half; it waits for all of this.
     hold: Option<Hold>,
     tap: Option<Tap>,
+    held: Option<Box<Held>>,
     ending: Option<Ending>,
     idle: Idle,
     upstream_time: Duration,
@@ -78,10 +80,15 @@ struct Tap {
     tee: Tee,
 }
 
+/// What waits for its barrier: the last frame (or the bare end), or the one with a stream's end marker. Boxed: a response that isn't
+/// captured is to be small.
+struct Held {
+    barrier: Barrier,
+    frame: Option<Frame<Bytes>>,
+}
+
 /// The last step of a body.
 enum Ending {
-    /// The last frame (or the bare end) waits for its barrier. Boxed: a response that isn't captured is to be small.
-    Held(Box<(Barrier, Option<Frame<Bytes>>)>),
     /// The error goes after the bytes before it, once they are flushed: in HTTP/1 one turn later. In HTTP/2 another task flushes, and
     /// the reset of a stream takes back all of it that waits.
     Broken(BodyError),
@@ -112,6 +119,13 @@ impl Body {
     pub fn text(text: impl Into<Bytes>) -> Self {
         let mut body = Self::default();
         body.source = Source::Text(text.into());
+        body
+    }
+
+    /// The reply to a request that stays here. `waited` is how long its body took to come, which is no time of offramp's own.
+    pub(super) fn reply(text: impl Into<Bytes>, waited: Duration) -> Self {
+        let mut body = Self::text(text);
+        body.upstream_time = waited;
         body
     }
 
@@ -161,9 +175,10 @@ impl Body {
         self.upstream_time
     }
 
-    /// Captures what passes.
-    pub(super) fn capture(&mut self, capture: Box<Capture>) {
-        let tee = Tee::new(capture.max_capture());
+    /// Captures what passes; as a stream, if it is one.
+    pub(super) fn capture(&mut self, capture: Box<Capture>, stream: Option<Box<Reassembly>>) {
+        let mut tee = Tee::new(capture.max_capture());
+        tee.reassemble(stream);
         self.tap = Some(Tap { capture, tee });
     }
 
@@ -193,44 +208,58 @@ impl Body {
         {
             link.leave_unread();
         }
+        self.conclude(end)
+    }
+
+    /// Concludes the capture: what has to wait for that, if anything.
+    fn conclude(&mut self, end: End) -> Option<Barrier> {
         let Tap { capture, tee } = self.tap.take()?;
         let (wait, late) = (capture.commit_wait(), capture.late());
         let response = tee.finish(end == End::Complete);
         let release = match &self.upload {
-            None => capture.conclude(end, Some(&Kept { ended: true, ..Kept::default() }), response),
+            None => capture.conclude(end, Some(&Kept::empty()), response),
             Some(upload) => capture.conclude(end, upload.kept(), response),
         };
         Some(Barrier::new(release?, wait, late))
     }
 
     /// The body is complete: what hyper gets next.
-    fn finish(&mut self, cx: &mut Context<'_>, last: Option<Frame<Bytes>>) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
-        if let Some(barrier) = self.end(End::Complete) {
-            self.ending = Some(Ending::Held(Box::new((barrier, last))));
-            return self.poll_ending(cx);
-        }
+    fn finish(&mut self, cx: &mut Context<'_>, last: Option<Frame<Bytes>>) -> Polled {
+        let barrier = self.end(End::Complete);
         self.ending = Some(Ending::Over);
-        Poll::Ready(last.map(Ok))
+        self.hold(cx, barrier, last)
     }
 
-    fn poll_ending(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
-        if let Some(Ending::Held(held)) = &mut self.ending {
-            let barrier = &mut held.0;
-            ready!(Pin::new(&mut *barrier).poll(cx));
-            if let Some(measured) = &mut self.measured {
-                measured.held(barrier.held());
-            }
+    /// A frame leaves when its barrier allows it.
+    fn hold(&mut self, cx: &mut Context<'_>, barrier: Option<Barrier>, frame: Option<Frame<Bytes>>) -> Polled {
+        let Some(barrier) = barrier else { return Poll::Ready(frame.map(Ok)) };
+        let held = self.held.insert(Box::new(Held { barrier, frame }));
+        ready!(Pin::new(&mut held.barrier).poll(cx));
+        self.release()
+    }
+
+    /// The barrier is open.
+    fn release(&mut self) -> Polled {
+        let Some(held) = self.held.take() else { return Poll::Ready(None) };
+        if let Some(measured) = &mut self.measured {
+            measured.held(held.barrier.held());
         }
+        Poll::Ready(held.frame.map(Ok))
+    }
+
+    fn poll_ending(&mut self, cx: &mut Context<'_>) -> Polled {
         if let (Some(Ending::Broken(_)), Some(_), Some(timer)) = (&self.ending, &self.pace, &mut self.idle.timer) {
             ready!(timer.as_mut().poll(cx));
         }
         Poll::Ready(match self.ending.replace(Ending::Over) {
-            Some(Ending::Held(held)) => held.1.map(Ok),
             Some(Ending::Broken(error)) => Some(Err(error)),
             Some(Ending::Over) | None => None,
         })
     }
 }
+
+/// What a body's `poll_frame` says.
+type Polled = Poll<Option<Result<Frame<Bytes>, BodyError>>>;
 
 impl http_body::Body for Body {
     type Data = Bytes;
@@ -238,6 +267,10 @@ impl http_body::Body for Body {
 
     fn poll_frame(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
         let this = self.get_mut();
+        if let Some(held) = &mut this.held {
+            ready!(Pin::new(&mut held.barrier).poll(cx));
+            return this.release();
+        }
         if this.ending.is_some() {
             return this.poll_ending(cx);
         }
@@ -260,11 +293,17 @@ impl http_body::Body for Body {
         let error = match polled {
             Poll::Ready(Some(Ok(frame))) => {
                 this.idle.since = None;
-                if let (Some(tap), Some(data)) = (&mut this.tap, frame.data_ref()) {
-                    tap.tee.pass(data);
-                }
+                let marked = match (&mut this.tap, frame.data_ref()) {
+                    (Some(tap), Some(data)) => tap.tee.pass(data),
+                    _ => false,
+                };
                 if frame.is_trailers() || body.is_end_stream() {
                     return this.finish(cx, Some(frame));
+                }
+                if marked {
+                    // For its reader the answer is complete: what may follow is no part of it, nor is whether the reader stays.
+                    let barrier = this.conclude(End::Complete);
+                    return this.hold(cx, barrier, Some(frame));
                 }
                 return Poll::Ready(Some(Ok(frame)));
             }
@@ -292,6 +331,9 @@ impl http_body::Body for Body {
     }
 
     fn is_end_stream(&self) -> bool {
+        if self.held.is_some() {
+            return false;
+        }
         match (&self.ending, &self.source) {
             (Some(ending), _) => matches!(ending, Ending::Over),
             (None, Source::Nothing | Source::Switched(_)) => true,

@@ -20,6 +20,7 @@ use super::body::Body;
 use super::headers;
 use super::lease::{Lease, Sent};
 use super::link::{Hold, Link, Pace};
+use super::offload;
 use super::tee::{Barrier, Tee};
 use super::upgrade::Wish;
 use super::upload::{self, Progress, Stage, Upload};
@@ -27,7 +28,7 @@ use super::{Exchange, Proxy, ProxyError};
 use crate::capture::Capture;
 use crate::episode::End;
 
-const EPISODE_HEADER: HeaderName = HeaderName::from_static("x-offramp-episode");
+pub(super) const EPISODE_HEADER: HeaderName = HeaderName::from_static("x-offramp-episode");
 
 /// The innermost service of the stack.
 #[derive(Clone)]
@@ -44,6 +45,9 @@ impl Service<Exchange> for Forward {
     }
 
     fn call(&mut self, exchange: Exchange) -> Self::Future {
+        if exchange.offloaded {
+            return Box::pin(offload::run(Arc::clone(&self.0), exchange));
+        }
         match Forwarding::begin(Arc::clone(&self.0), exchange) {
             Ok(forwarding) => Box::pin(forwarding.run()),
             Err(error) => Box::pin(ready(Err(error))),
@@ -185,13 +189,13 @@ impl Forwarding {
         };
         let mut response = Response::from_parts(head, body);
         if let Some(mut capture) = self.capture.take() {
-            capture.answered(response.status().as_u16(), response.headers());
+            let stream = capture.answered(response.status().as_u16(), response.headers());
             if self.proxy.expose_episode_id
                 && let Ok(id) = HeaderValue::try_from(capture.id().to_string())
             {
                 response.headers_mut().insert(EPISODE_HEADER, id);
             }
-            response.body_mut().capture(capture);
+            response.body_mut().capture(capture, stream);
         }
         if let Some(pace) = self.pace.take() {
             pace.clients_turn();
@@ -251,7 +255,7 @@ impl Forwarding {
 
     /// Waits for the head: `response_timeout` from the moment at which the request was sent, and as long as its body moves.
     async fn head(&mut self, lease: &mut Lease, mut sending: Pin<&mut impl Future<Output = Sent>>) -> Result<Sent, ProxyError> {
-        let Self { proxy, progress, link, .. } = self;
+        let Self { proxy, progress, link, capture, .. } = self;
         let asked = Instant::now();
         // Whichever limit applies, looking this often is never too late for it.
         let look = if progress.is_some() { proxy.response_timeout.min(proxy.idle_timeout) } else { proxy.response_timeout };
@@ -259,8 +263,14 @@ impl Forwarding {
         let answered = poll_fn(|cx| {
             lease.drive(cx);
             let stage = progress.as_ref().map_or(Stage::Sent, |progress| progress.stage());
-            if stage == Stage::Sent && lease.follow(link.as_ref()) {
-                lease.drive(cx);
+            if stage == Stage::Sent {
+                if lease.follow(link.as_ref()) {
+                    lease.drive(cx);
+                }
+                // While the upstream thinks.
+                if let Some(capture) = capture {
+                    capture.sent(progress.as_deref().and_then(Progress::kept));
+                }
             }
             if let Poll::Ready(done) = sending.as_mut().poll(&mut lease.context(cx)) {
                 return Poll::Ready(Ok(done));

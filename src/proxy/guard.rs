@@ -1,7 +1,8 @@
 //! The guard: leaves an upstream alone that has failed several times in a row, and has clients answered at once meanwhile.
 //!
 //! A failure is what leaves a client without a response of the agent: no connection, no valid head, none in time, or a 502, 503 or
-//! 504 of the upstream's own. Any other response, a 500 included, is the agent's, and a success here.
+//! 504 of the upstream's own. Any other response, a 500 included, is the agent's, and a success here. A request that is offloaded
+//! never comes to the upstream, and is none of the guard's business.
 
 use std::future::Future;
 use std::pin::Pin;
@@ -129,7 +130,7 @@ where
     }
 
     fn call(&mut self, exchange: Exchange) -> Self::Future {
-        match self.guard.as_ref().map(Guard::enter) {
+        match self.guard.as_ref().filter(|_| !exchange.offloaded).map(Guard::enter) {
             None => GuardedFuture { pass: None, refused: None, inner: Some(self.inner.call(exchange)) },
             Some(Ok(pass)) => GuardedFuture { pass: Some(pass), refused: None, inner: Some(self.inner.call(exchange)) },
             Some(Err(error)) => GuardedFuture { pass: None, refused: Some(error), inner: None },

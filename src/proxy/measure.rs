@@ -160,6 +160,7 @@ where
     fn call(&mut self, mut exchange: Exchange) -> Self::Future {
         let (method, path) = (exchange.request.method(), exchange.request.uri().path());
         exchange.route = self.with.routes.find(method, path);
+        exchange.offloaded = exchange.route.is_some_and(|route| self.with.routes.offloads(route));
         let measured = Measured {
             meters: Arc::clone(&self.with.meters),
             route: exchange.route.unwrap_or(self.with.meters.routes.len() - 1),

@@ -11,37 +11,53 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use prometheus::IntCounter;
+use sha2::{Digest, Sha256};
 use tokio::time::{Instant, Sleep};
 
+use crate::capture::reassembly::Reassembly;
 use crate::capture::{Kept, Release};
 
-/// A bounded copy of one direction.
+/// A bounded copy of one direction, or what a stream says.
 #[derive(Debug)]
 pub struct Tee {
     kept: Kept,
     max: usize,
+    digest: Sha256,
+    /// Of a stream no copy is kept.
+    stream: Option<Box<Reassembly>>,
 }
 
 impl Tee {
     /// Keeps at most `max` bytes.
     pub fn new(max: usize) -> Self {
-        Self { kept: Kept::default(), max }
+        Self { kept: Kept::default(), max, digest: Sha256::new(), stream: None }
     }
 
-    /// Sees a frame pass.
-    pub fn pass(&mut self, data: &Bytes) {
+    /// Puts a stream together instead of keeping it.
+    pub fn reassemble(&mut self, stream: Option<Box<Reassembly>>) {
+        self.stream = stream;
+    }
+
+    /// Sees a frame pass; whether it holds a stream's end marker.
+    pub fn pass(&mut self, data: &Bytes) -> bool {
         self.kept.total += data.len() as u64;
+        self.digest.update(data);
+        if let Some(stream) = &mut self.stream {
+            return stream.pass(data);
+        }
         let room = self.max - self.kept.len;
         if room > 0 && !data.is_empty() {
             let part = data.slice(..data.len().min(room));
             self.kept.len += part.len();
             self.kept.frames.push(part);
         }
+        false
     }
 
     /// What was kept; `ended` says whether the body came to its end.
     pub fn finish(self, ended: bool) -> Kept {
-        Kept { ended, ..self.kept }
+        let stream = self.stream.map(|stream| stream.finish());
+        Kept { ended, sha256: self.digest.finalize().into(), stream, ..self.kept }
     }
 }
 

@@ -6,10 +6,13 @@ mod breaker;
 mod capture;
 mod line;
 mod malformed;
+mod offload;
+mod order;
 mod peer;
 mod shutdown;
 mod smuggling;
 mod split;
+mod stream;
 mod strict;
 mod timeouts;
 mod transparent;
@@ -26,6 +29,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{oneshot, watch};
 use tokio::task::JoinHandle;
+use uuid::Uuid;
 
 use super::Proxy;
 use crate::capture::{Commit, Record};
@@ -43,17 +47,18 @@ type Lanes = Vec<(SinkId, Lane)>;
 
 /// A queue that commits when told, or never, or breaks.
 pub struct Recorder {
-    episodes: Mutex<Vec<(Episode, Lanes)>>,
+    episodes: Mutex<Vec<(Episode, Lanes, Option<Seq>)>>,
     appended: watch::Sender<usize>,
     verdict: watch::Sender<Option<Result<(), AppendError>>>,
     pub refuse: Mutex<Option<AppendError>>,
     pub panics: AtomicBool,
     pub full: AtomicBool,
     pub wait: Mutex<Duration>,
-    places: AtomicU64,
+    next_place: AtomicU64,
     /// Lanes, and the place that each waits for.
     pub holds: Mutex<Vec<(SinkId, Lane, Seq)>>,
     notes: Mutex<HashMap<Key, Vec<u8>>>,
+    uniques: Mutex<HashMap<Key, Uuid>>,
 }
 
 impl Recorder {
@@ -74,9 +79,10 @@ impl Recorder {
             panics: AtomicBool::new(false),
             full: AtomicBool::new(false),
             wait: Mutex::new(Duration::from_secs(3600)),
-            places: AtomicU64::new(1),
+            next_place: AtomicU64::new(1),
             holds: Mutex::default(),
             notes: Mutex::default(),
+            uniques: Mutex::default(),
         })
     }
 
@@ -86,11 +92,18 @@ impl Recorder {
 
     pub async fn appended(&self, n: usize) -> Vec<Episode> {
         self.appended.subscribe().wait_for(|&seen| seen >= n).await.unwrap();
-        self.episodes.lock().unwrap().iter().map(|(e, _)| e.clone()).collect()
+        self.episodes.lock().unwrap().iter().map(|(e, ..)| e.clone()).collect()
     }
 
     pub fn lanes(&self) -> Vec<Lanes> {
-        self.episodes.lock().unwrap().iter().map(|(_, l)| l.clone()).collect()
+        self.episodes.lock().unwrap().iter().map(|(_, l, _)| l.clone()).collect()
+    }
+}
+
+impl Recorder {
+    /// Where each episode was put, in the order of the appends.
+    pub fn places(&self) -> Vec<Seq> {
+        self.episodes.lock().unwrap().iter().filter_map(|(.., place)| *place).collect()
     }
 }
 
@@ -100,12 +113,21 @@ impl Record for Recorder {
         if let Some(error) = *self.refuse.lock().unwrap() {
             return Err(error);
         }
-        self.episodes.lock().unwrap().extend(new.iter().map(|n| (n.episode.clone(), n.lanes.to_vec())));
-        self.appended.send_modify(|n| *n += new.len());
-        let (mut verdict, count) = (self.verdict.subscribe(), new.len());
+        let mut earlier = Vec::new();
+        for n in new {
+            let known = n.unique.and_then(|unique| self.uniques.lock().unwrap().insert(unique.key, n.episode.id));
+            if let (Some(id), Some(unique)) = (known, n.unique) {
+                self.uniques.lock().unwrap().insert(unique.key, id);
+            } else {
+                self.episodes.lock().unwrap().push((n.episode.clone(), n.lanes.to_vec(), n.place));
+                self.appended.send_modify(|n| *n += 1);
+            }
+            earlier.push(known);
+        }
+        let mut verdict = self.verdict.subscribe();
         Ok(Box::pin(async move {
             let verdict = *verdict.wait_for(Option::is_some).await.unwrap();
-            verdict.unwrap().map(|()| vec![None; count])
+            verdict.unwrap().map(|()| earlier)
         }))
     }
 
@@ -114,7 +136,7 @@ impl Record for Recorder {
     }
 
     fn reserve(&self) -> Seq {
-        self.places.fetch_add(1, Ordering::SeqCst)
+        self.next_place.fetch_add(1, Ordering::SeqCst)
     }
 
     fn hold(&self, lanes: &[(SinkId, Lane)], place: Seq, _: u64) {
@@ -176,7 +198,7 @@ impl Running {
     }
 
     pub fn outcomes(&self) -> u64 {
-        ["queued", "sampled_out", "truncated", "cancelled", "queue_full", "no_match", "failed"]
+        ["queued", "duplicate", "sampled_out", "truncated", "cancelled", "queue_full", "no_match", "failed"]
             .iter()
             .map(|o| self.outcome(o))
             .sum()
@@ -253,6 +275,9 @@ pub fn run_route() -> config::Route {
             output: vec![Source::RespJson(json("$.message"))],
             ..Extract::default()
         },
+        offload: None,
+        replays: Vec::new(),
+        keep_headers: Vec::new(),
     }
 }
 
@@ -261,15 +286,24 @@ pub async fn start(config: config::Proxy, record: Arc<dyn Record>) -> Running {
 }
 
 pub async fn start_with(config: config::Proxy, record: Arc<dyn Record>, on_full: OnFull) -> Running {
-    let metrics = Metrics::new();
     let sinks = [
         ("graphiti".to_owned(), SinkId(1), OrderBy::Group),
         ("other".to_owned(), SinkId(2), OrderBy::Session),
         ("users".to_owned(), SinkId(3), OrderBy::User),
     ];
+    start_between(config, record, on_full, &sinks).await
+}
+
+pub async fn start_between(
+    config: config::Proxy,
+    record: Arc<dyn Record>,
+    on_full: OnFull,
+    sinks: &[(String, SinkId, OrderBy)],
+) -> Running {
+    let metrics = Metrics::new();
     let listener = Listener::bind(&config.listen, &config.socket).await.unwrap();
     let at = listener.local_addr().unwrap();
-    let proxy = Proxy::recording(config, on_full, &sinks, record, &metrics, None);
+    let proxy = Proxy::recording(config, on_full, sinks, record, &metrics, None);
     let (stop, stopped) = oneshot::channel();
     let serving = tokio::spawn(server::serve(listener, None, Arc::clone(&proxy), async {
         let _ = stopped.await;

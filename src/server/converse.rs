@@ -205,7 +205,14 @@ impl hyper::service::Service<Request<Incoming>> for Door {
     type Future = <Stack as Service<Exchange>>::Future;
 
     fn call(&self, request: Request<Incoming>) -> Self::Future {
-        let exchange = Exchange { request, arrived: Instant::now(), peer: self.peer, link: Arc::clone(&self.link), route: None };
+        let exchange = Exchange {
+            request,
+            arrived: Instant::now(),
+            peer: self.peer,
+            link: Arc::clone(&self.link),
+            route: None,
+            offloaded: false,
+        };
         // Each layer of the stack is ready at any time.
         self.stack.clone().call(exchange)
     }

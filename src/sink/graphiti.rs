@@ -61,7 +61,7 @@ impl GraphitiSink {
                 return Ok(Presence::Present);
             }
             // The answer holds the newest by time of event: ours can only be missing from it if all of them are newer.
-            let newer = stored.iter().filter(|s| s.is_after(delivery.at)).count();
+            let newer = stored.iter().filter(|s| s.is_after(time(delivery))).count();
             if newer < ask_for || ask_for >= MOST {
                 return Ok(Presence::Absent);
             }
@@ -86,19 +86,44 @@ impl Stored {
 }
 
 /// The request: one message, the episode's id as its name, the time of the event as its time.
+///
+/// An episode of one message is that message. A turn of several becomes one whose text names who said what.
 fn body(delivery: &Delivery) -> serde_json::Value {
     let episode = &*delivery.episode;
+    let (content, role_type, role) = match episode.messages.as_slice() {
+        [one] => match one.role.as_str() {
+            known @ ("user" | "assistant" | "system") => (one.content.clone(), known, one.name.as_deref()),
+            // The service knows these three alone.
+            other => (one.content.clone(), "user", one.name.as_deref().or(Some(other))),
+        },
+        _ => (content(episode), "user", None),
+    };
     json!({
         "group_id": group_id(episode.group()),
         "messages": [{
-            "content": content(episode),
-            "role_type": "user",
-            "role": null, // required, may be null
+            "content": content,
+            "role_type": role_type,
+            "role": role, // required, may be null
             "name": episode.id.to_string(),
-            "timestamp": clock::rfc3339(delivery.at),
-            "source_description": format!("offramp {}/{}", episode.proxy, episode.route),
+            "timestamp": clock::rfc3339(time(delivery)),
+            "source_description": source(episode),
         }],
     })
+}
+
+/// The time of the event: the exchange's own, as it is, else the delivery's. None is in the future, where the service would hide it.
+fn time(delivery: &Delivery) -> u64 {
+    let episode = &delivery.episode;
+    episode.occurred_at.map_or(delivery.at, |time| time.min(episode.captured_at))
+}
+
+/// Where it came from: what its metadata say, else the route.
+fn source(episode: &Episode) -> String {
+    let metadata: serde_json::Value = serde_json::from_str(&episode.metadata).unwrap_or_default();
+    match metadata["source_description"].as_str() {
+        Some(source) if !source.is_empty() => source.to_owned(),
+        _ => format!("offramp {}/{}", episode.proxy, episode.route),
+    }
 }
 
 /// `role: text`, a line per message.
@@ -164,9 +189,8 @@ mod tests {
         assert!(!group_id("").is_empty());
     }
 
-    #[test]
-    fn the_request_is_the_one_that_the_design_measured() {
-        let episode = Episode {
+    fn turn() -> Episode {
+        Episode {
             id: Uuid::nil(),
             session: "g".into(),
             group: None,
@@ -183,13 +207,44 @@ mod tests {
             occurred_at: None,
             sha256: crate::episode::Digests::default(),
             original: None,
-        };
-        let delivery = Delivery { episode: Arc::new(episode), at: 1_767_225_600_000 };
+        }
+    }
+
+    fn body_of(episode: Episode) -> serde_json::Value {
+        body(&Delivery { episode: Arc::new(episode), at: 1_767_225_600_000 })
+    }
+
+    #[test]
+    fn the_request_is_the_one_that_the_design_measured() {
         assert_eq!(
-            body(&delivery),
+            body_of(turn()),
             json!({"group_id":"g","messages":[{"content":"user: hi\nassistant: hello","role_type":"user","role":null,
                 "name":"00000000-0000-0000-0000-000000000000","timestamp":"2026-01-01T00:00:00.000Z",
                 "source_description":"offramp agent/run"}]})
         );
+    }
+
+    #[test]
+    fn an_episode_of_one_message_is_sent_as_that_message() {
+        let message = |role: &str, name: Option<&str>| {
+            vec![Message { role: role.into(), name: name.map(Into::into), content: "I like tea".into() }]
+        };
+        let metadata = json!({"source_description": "chat", "uuid": "never sent"}).to_string();
+        let episode = Episode { messages: message("assistant", Some("Ann")), metadata, captured_at: u64::MAX, ..turn() };
+        assert_eq!(
+            body_of(Episode { occurred_at: Some(1_700_000_000_000), ..episode }),
+            json!({"group_id":"g","messages":[{"content":"I like tea","role_type":"assistant","role":"Ann",
+                "name":"00000000-0000-0000-0000-000000000000","timestamp":"2023-11-14T22:13:20.000Z","source_description":"chat"}]})
+        );
+        let plain = body_of(Episode { messages: message("user", None), ..turn() });
+        assert_eq!((&plain["messages"][0]["role"], &plain["messages"][0]["content"]), (&json!(null), &json!("I like tea")));
+        let tool = body_of(Episode { messages: message("tool", None), ..turn() });
+        assert_eq!((&tool["messages"][0]["role_type"], &tool["messages"][0]["role"]), (&json!("user"), &json!("tool")));
+    }
+
+    #[test]
+    fn no_time_is_in_the_future() {
+        let early = Episode { captured_at: 1_000, occurred_at: Some(u64::MAX), ..turn() };
+        assert_eq!(body_of(early)["messages"][0]["timestamp"], "1970-01-01T00:00:01.000Z");
     }
 }

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use http::header::RETRY_AFTER;
 use http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
-use reqwest::{Method, Response};
+use reqwest::{Method, Response, Url};
 
 use super::{Cause, SinkError};
 use crate::config;
@@ -42,6 +42,13 @@ impl Client {
     /// Sends JSON; the answer's head, if it is a success.
     pub async fn post(&self, url: &str, body: &serde_json::Value) -> Result<Response, SinkError> {
         let request = self.http.request(Method::POST, url).json(body);
+        self.accept(request.send().await.map_err(|e| broken(&e, true))?).await
+    }
+
+    /// Sends a request as it is; the answer's head, if it is a success.
+    pub async fn send(&self, method: Method, url: Url, headers: HeaderMap, body: Vec<u8>) -> Result<Response, SinkError> {
+        let request = self.http.request(method, url).headers(headers);
+        let request = if body.is_empty() { request } else { request.body(body) };
         self.accept(request.send().await.map_err(|e| broken(&e, true))?).await
     }
 

@@ -8,7 +8,7 @@ use crate::config::pattern::PathPattern;
 fn kept(body: &str) -> Kept {
     // In pieces, as it comes off the wire.
     let frames: Vec<_> = body.as_bytes().chunks(7).map(bytes::Bytes::copy_from_slice).collect();
-    Kept { frames, len: body.len(), total: body.len() as u64, ended: true }
+    Kept { frames, len: body.len(), total: body.len() as u64, ended: true, ..Kept::default() }
 }
 
 fn req(path: &str) -> Source {
@@ -39,14 +39,17 @@ fn with_seen<R>(request: Option<&Kept>, response: &Kept, look: impl FnOnce(&Seen
     request_headers.append("cookie", HeaderValue::from_static("b=\"quoted\""));
     let mut response_headers = HeaderMap::new();
     response_headers.insert("location", HeaderValue::from_static("/threads/9"));
-    look(&Seen::new(
-        pattern.matches("/agent/my%20agent/run"),
-        Some("session=q%201&plus=a+b&flag&empty="),
-        &request_headers,
-        &response_headers,
-        request,
-        response,
-    ))
+    let redactor = Redactor::default();
+    let request = Document::new(&request_headers, request, 1 << 20, &redactor);
+    let response = Response::Document(Document::new(&response_headers, Some(response), 1 << 20, &redactor));
+    look(&Seen {
+        params: pattern.matches("/agent/my%20agent/run"),
+        query: Some("session=q%201&plus=a+b&flag&empty="),
+        request_headers: &request_headers,
+        response_headers: &response_headers,
+        request: &request,
+        response: Some(&response),
+    })
 }
 
 #[test]
@@ -87,7 +90,7 @@ fn every_source_yields_its_text_or_nothing() {
     ];
     with_seen(Some(&kept(REQUEST)), &kept(RESPONSE), |seen| {
         for (source, expected) in table {
-            assert_eq!(seen.text(std::slice::from_ref(&source), Pick::First).as_deref(), expected, "{source:?}");
+            assert_eq!(seen.text(std::slice::from_ref(&source), Want::Key).as_deref(), expected, "{source:?}");
         }
     });
 }
@@ -96,9 +99,9 @@ fn every_source_yields_its_text_or_nothing() {
 fn the_first_source_that_yields_wins_and_the_last_user_message_is_the_input() {
     with_seen(Some(&kept(REQUEST)), &kept(RESPONSE), |seen| {
         let sources = [req("$.absent"), req("$.nothing"), resp("$.choices[*].message.content"), Source::Const("late".to_owned())];
-        assert_eq!(seen.text(&sources, Pick::First).as_deref(), Some("a"));
-        assert_eq!(seen.text(&[req("$.messages[?@.role == 'user'].content")], Pick::Last).as_deref(), Some("one\ntwo"));
-        assert_eq!(seen.text(&[], Pick::First), None);
+        assert_eq!(seen.text(&sources, Want::Key).as_deref(), Some("a"));
+        assert_eq!(seen.text(&[req("$.messages[?@.role == 'user'].content")], Want::Input).as_deref(), Some("one\ntwo"));
+        assert_eq!(seen.text(&[], Want::Key), None);
     });
 }
 
@@ -125,7 +128,7 @@ fn success_is_judged_by_what_is_neither_absent_false_null_nor_empty() {
     with_seen(None, &cut, |seen| {
         assert_eq!(seen.judge(&resp("$.success")), Judgement::Unseen);
         assert_eq!(seen.judge(&req("$.number")), Judgement::Unseen);
-        assert_eq!(seen.text(&[req("$.number")], Pick::First), None);
+        assert_eq!(seen.text(&[req("$.number")], Want::Key), None);
     });
 }
 
@@ -133,7 +136,7 @@ fn success_is_judged_by_what_is_neither_absent_false_null_nor_empty() {
 fn what_is_no_json_yields_nothing() {
     for body in ["", "   ", "{\"message_content\": \"cut", "<html></html>", "\u{feff}{}"] {
         with_seen(Some(&kept(body)), &kept(body), |seen| {
-            assert_eq!(seen.text(&[req("$.message_content"), resp("$")], Pick::First), None, "{body:?}");
+            assert_eq!(seen.text(&[req("$.message_content"), resp("$")], Want::Key), None, "{body:?}");
         });
     }
 }

@@ -1,6 +1,7 @@
 use proptest::prelude::*;
 
 use super::*;
+use crate::config::offload::{Kind, Split};
 use crate::config::source::Source;
 use crate::config::{Action, Durability, LogFormat, OrderBy, SinkKind, Upstream};
 
@@ -122,8 +123,6 @@ fn the_repositorys_file_states_every_key_with_its_default() {
         "[[proxy.route]] dedupe",
         "[[proxy.route]] priority",
         "[[proxy.route]] redact",
-        "[[proxy.route]] reply",
-        "[[proxy.route]] stream",
         "[[sink]] adaptive",
         "[[sink]] batch",
         "[[sink]] body",
@@ -295,7 +294,7 @@ fn a_routes_own_keys_win_over_its_preset() {
     assert_eq!(route.extract.user, [parse("resp.json:$.user_id"), parse("req.json:$.user_id")]);
     assert_eq!(route.extract.agent, [parse("req.path:agent")]);
     let channel = ("channel".to_owned(), vec![parse("const:web")]);
-    assert_eq!(route.extract.metadata, [channel, ("more".to_owned(), vec![parse("const:1")])]);
+    assert_eq!(route.extract.metadata[..2], [channel, ("more".to_owned(), vec![parse("const:1")])]);
 }
 
 #[test]
@@ -312,12 +311,45 @@ fn every_preset_reads_without_fault_and_finds_both_sides() {
     for preset in crate::config::presets::names() {
         let text = format!("{SINK}{PROXY}{ROUTE}preset = \"{preset}\"\n");
         let config = read_with(&text, &[], &[]).unwrap();
-        let extract = &config.proxies[0].routes[0].extract;
-        assert!(
-            !extract.input.is_empty() && !extract.output.is_empty() && !extract.session.is_empty() && !extract.user.is_empty(),
-            "{preset}"
-        );
+        let route = &config.proxies[0].routes[0];
+        let extract = &route.extract;
+        assert!(crate::config::presets::about(preset).is_some_and(|about| about.ends_with('.')), "{preset}");
+        if let Some(offload) = &route.offload {
+            let lists = !matches!(offload.split, Split::Whole) && offload.message.content.is_some();
+            assert!(lists || !extract.input.is_empty(), "{preset}");
+            assert!(!extract.session.is_empty() && !offload.fields.is_empty(), "{preset}");
+            continue;
+        }
+        let finds = [&extract.session, &extract.input, &extract.output].map(|sources| !sources.is_empty());
+        // Of the two halves of a run, one has what was asked and the other what was answered.
+        let expected = match preset {
+            "automagik-async" => [true, true, false],
+            "automagik-status" => [false, false, true],
+            _ => [true; 3],
+        };
+        assert_eq!(finds, expected, "{preset}");
     }
+}
+
+#[test]
+fn a_routes_own_offload_keys_win_over_its_preset() {
+    let text = format!(
+        "{SINK}[[sink]]\nname = \"again\"\ntype = \"replay\"\nurl = \"http://h/\"\n{PROXY}{ROUTE}preset = \"graphiti-messages\"\n\
+         keep_headers = [\"Accept\"]\nreply = {{ body = \"{{id}}\" }}\n[proxy.route.offload]\nrefuse = \"problem\"\n"
+    );
+    let config = read_with(&text, &[], &[]).unwrap();
+    let route = &config.proxies[0].routes[0];
+    assert_eq!(
+        (route.action, route.sinks.as_slice(), route.replays.as_slice()),
+        (Action::Offload, &["s".into(), "again".into()][..], &["again".into()][..])
+    );
+    assert_eq!(route.keep_headers, ["accept"]);
+    let offload = route.offload.as_ref().unwrap();
+    assert_eq!((offload.reply.status.as_u16(), offload.reply.body.as_str()), (202, "{id}"));
+    assert_eq!(offload.refuse, crate::config::offload::Refuse::Problem);
+    let messages = &offload.fields[1];
+    assert_eq!((messages.name.as_str(), messages.kind, messages.fields.len()), ("messages", Kind::Array, 7));
+    assert!(matches!(&config.sinks[1].kind, SinkKind::Replay { url } if url == "http://h"));
 }
 
 #[test]

@@ -106,7 +106,8 @@ fn status(field: &Field<'_>) -> Read<StatusCode> {
     StatusCode::from_u16(code).map_err(|error| error.to_string())
 }
 
-fn content_type(field: &Field<'_>) -> Read<HeaderValue> {
+/// A media type.
+pub fn content_type(field: &Field<'_>) -> Read<HeaderValue> {
     const ALLOWED: &str = "a media type such as \"application/json\"";
     let text = field.text(ALLOWED)?;
     match HeaderValue::from_str(&text) {

@@ -5,14 +5,15 @@ use std::time::Duration;
 use http::Method;
 
 use super::extract::{Given, sources};
+use super::offload::{self, keep_headers};
 use super::redact::redact;
-use super::stream::stream;
+use super::stream::{merged, stream};
 use crate::config::pattern::{PATTERNS, PathPattern};
 use crate::config::presets;
 use crate::config::read::{Field, Header, Read, Section};
 use crate::config::status::StatusSet;
 use crate::config::tree::Value;
-use crate::config::values::{choice, choice_with, duration, integer, list, name, share, size, statuses};
+use crate::config::values::{choice, duration, integer, list, name, share, size, statuses};
 use crate::config::{Action, Dedupe, Route};
 
 /// Most bytes that a route may keep of one direction: they are held in memory until the exchange ends.
@@ -25,8 +26,7 @@ pub fn route(mut s: Section<'_>) -> Route {
     let path = s.require("path", PATTERNS, |field| {
         PathPattern::parse(&field.text(PATTERNS)?).map_err(|why| format!("{why}, allowed: {PATTERNS}"))
     });
-    let action =
-        s.get("action", Action::Capture, choice_with(&[("capture", Action::Capture), ("pass", Action::Pass)], &["offload"]));
+    let action = s.maybe("action", choice(&[("capture", Action::Capture), ("offload", Action::Offload), ("pass", Action::Pass)]));
     let preset_field = s.take("preset");
     let preset = preset_field.as_ref().map(|field| {
         presets::preset(field, path.as_ref()).unwrap_or_else(|tail| {
@@ -35,8 +35,17 @@ pub fn route(mut s: Section<'_>) -> Route {
         })
     });
     let own = Given::read(&mut s, path.as_ref());
+    let offload = offload::Given::read(&mut s);
+    let is_given = preset_field.is_some() || own.has_text() || offload.has_messages();
     let preset = preset.unwrap_or_default();
-    let is_given = preset_field.is_some() || own.has_text();
+    let action = action.unwrap_or(preset.action);
+    if let Some(field) = &preset_field
+        && action != Action::Pass
+        && action != preset.action
+    {
+        let meant = if preset.action == Action::Offload { "offload" } else { "capture" };
+        field.fault(&format!("which is for action = {meant:?}, allowed: that, or another preset"));
+    }
     let route = Route {
         name,
         methods,
@@ -50,8 +59,18 @@ pub fn route(mut s: Section<'_>) -> Route {
         dedupe: dedupe(&mut s, path.as_ref()),
         redact: s.maybe("redact", redact).unwrap_or_default(),
         join: s.maybe("join", sources(path.as_ref())).unwrap_or(preset.join),
-        stream: stream(&mut s).or(preset.stream),
+        stream: merged(stream(&mut s), preset.stream, s.cx()),
         extract: own.over(preset.extract),
+        replays: Vec::new(),
+        keep_headers: keep_headers(&mut s),
+        offload: match (action, offload.at().cloned()) {
+            (Action::Offload, _) => Some(Box::new(offload.over(preset.offload))),
+            (Action::Capture, Some(at)) => {
+                s.cx().fault(at, "`offload` and `reply` are for action = \"offload\", leave them out".to_owned());
+                None
+            }
+            _ => None,
+        },
         path: path.unwrap_or_else(PathPattern::root),
     };
     if route.action == Action::Capture && !is_given {
@@ -59,7 +78,6 @@ pub fn route(mut s: Section<'_>) -> Route {
         s.cx().missing(s.at().clone(), format!("this [[proxy.route]] captures nothing, {allowed}"));
     }
     s.planned("priority", "allowed: 0", |field| integer(0, 0)(field).is_ok());
-    s.planned("reply", "leave it out", |_| false);
     s.finish();
     route
 }

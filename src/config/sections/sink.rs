@@ -13,38 +13,42 @@ use crate::config::tree::Value;
 use crate::config::values::{choice, choice_with, duration, duration_or_zero, integer, name, path, retry_on, statuses};
 use crate::config::{Breaker, Confirm, Graphiti, OrderBy, Retry, Sink, SinkKind};
 
-const TYPES: &str = "\"graphiti\" or \"file\"";
+const TYPES: &str = "\"graphiti\", \"replay\" or \"file\"";
 
-/// Keys that belong to a `type`, and those of the types that are still to come.
-const OWNED: [(&str, &str); 13] = [
-    ("url", "graphiti"),
-    ("confirm", "graphiti"),
-    ("format", "graphiti"),
-    ("path", "file"),
-    ("method", "http"),
-    ("body", "http"),
-    ("success", "http"),
-    ("preset", "http"),
-    ("user", "neo4j"),
-    ("password_file", "neo4j"),
-    ("database", "neo4j"),
-    ("statement", "neo4j"),
-    ("graph", "falkordb"),
+/// Keys that belong to certain types, and those of the types that are still to come.
+const OWNED: [(&str, &[&str]); 13] = [
+    ("url", &["graphiti", "replay"]),
+    ("confirm", &["graphiti"]),
+    ("format", &["graphiti"]),
+    ("path", &["file"]),
+    ("method", &["http"]),
+    ("body", &["http"]),
+    ("success", &["http"]),
+    ("preset", &["http"]),
+    ("user", &["neo4j"]),
+    ("password_file", &["neo4j"]),
+    ("database", &["neo4j"]),
+    ("statement", &["neo4j"]),
+    ("graph", &["falkordb"]),
 ];
 
 /// Headers that the client sets itself: a second value would break the request.
-const FRAMING: [&str; 7] = ["host", "content-length", "content-type", "transfer-encoding", "connection", "te", "upgrade"];
+pub const FRAMING: [&str; 7] = ["host", "content-length", "content-type", "transfer-encoding", "connection", "te", "upgrade"];
 
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Type {
     Graphiti,
+    Replay,
     File,
 }
 
 /// Reads one sink.
 pub fn sink(mut s: Section<'_>) -> Sink {
     let secs = Duration::from_secs;
-    let types = choice_with(&[("graphiti", Type::Graphiti), ("file", Type::File)], &["neo4j", "falkordb", "http", "replay"]);
+    let types = choice_with(
+        &[("graphiti", Type::Graphiti), ("replay", Type::Replay), ("file", Type::File)],
+        &["neo4j", "falkordb", "http"],
+    );
     let kind = s.require("type", TYPES, types);
     let order_by = if kind == Some(Type::Graphiti) { OrderBy::Group } else { OrderBy::Session };
     let sink = Sink {
@@ -64,6 +68,9 @@ pub fn sink(mut s: Section<'_>) -> Sink {
         headers: headers(&mut s),
         kind: match kind {
             Some(Type::Graphiti) => SinkKind::Graphiti(graphiti(&mut s)),
+            Some(Type::Replay) => {
+                SinkKind::Replay { url: s.require("url", "\"http://host:port\"", base_url).unwrap_or_default() }
+            }
             // Without a type this is a placeholder.
             Some(Type::File) | None => SinkKind::File { path: file(&mut s, kind.is_some()) },
         },
@@ -98,13 +105,16 @@ fn file(s: &mut Section<'_>, is_file: bool) -> PathBuf {
 fn foreign(s: &mut Section<'_>, kind: Option<Type>) {
     let own = match kind {
         Some(Type::Graphiti) => "graphiti",
+        Some(Type::Replay) => "replay",
         Some(Type::File) => "file",
         None => "",
     };
-    for (key, owner) in OWNED.iter().filter(|(_, owner)| *owner != own) {
+    for (key, owners) in OWNED.iter().filter(|(_, owners)| !owners.contains(&own)) {
         if let (Some(field), Some(_)) = (s.take(key), kind) {
-            let later = if matches!(*owner, "graphiti" | "file") { "" } else { ", which is not in this version yet" };
-            s.cx().fault(field.key_at, format!("`{key}` belongs to type = {owner:?}{later}, leave it out"));
+            let later = if ["graphiti", "file"].contains(&owners[0]) { "" } else { ", which is not in this version yet" };
+            let owners: Vec<_> = owners.iter().map(|owner| format!("{owner:?}")).collect();
+            let owners = owners.join(" or ");
+            s.cx().fault(field.key_at, format!("`{key}` belongs to type = {owners}{later}, leave it out"));
         }
     }
 }

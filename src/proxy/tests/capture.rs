@@ -46,7 +46,7 @@ async fn an_exchange_becomes_an_episode() {
     );
     let messages: Vec<_> = episode.messages.iter().map(|m| (m.role.as_str(), m.content.as_str())).collect();
     assert_eq!(messages, [("user", "hi"), ("assistant", "hello")]);
-    assert_eq!((episode.proxy.as_str(), episode.route.as_str(), episode.metadata.as_str()), ("agent", "run", r#"{"said":"3"}"#));
+    assert_eq!((episode.proxy.as_str(), episode.route.as_str(), episode.metadata.as_str()), ("agent", "run", r#"{"said":3}"#));
     assert_eq!((episode.end, episode.request.status, episode.request.method.as_str()), (End::Complete, 200, "POST"));
     assert_eq!(episode.request.path, "/run/my%20agent", "without its query");
     assert!(before <= episode.captured_at && episode.captured_at <= episode.completed_at);
