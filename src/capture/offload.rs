@@ -35,11 +35,12 @@ use super::decode::{self, DecodeError};
 use super::document::document;
 use super::extract::{Document, Seen, Want, text_of};
 use super::original::original;
-use super::routes::{self, Outcome, Route, Routes};
+use super::request::request;
+use super::routes::{Outcome, Route, Routes};
 use super::{Commit, Kept, Tally, lanes, time};
 use crate::clock;
 use crate::config::offload::{Offload, Part, Refuse, Split};
-use crate::episode::{Digests, End, Episode, Message, Request};
+use crate::episode::{Digests, End, Episode, Message};
 use crate::queue::{AppendError, Key, Lane, New, SinkId, Unique};
 
 /// One request on an offload route, from its head on. Dropped early, it counts as `cancelled`.
@@ -218,12 +219,7 @@ impl Offloading {
             end: End::Complete,
             messages: Vec::new(),
             metadata: String::new(),
-            request: Request {
-                method: head.method.as_str().to_owned(),
-                path: head.uri.path().to_owned(),
-                status: offload.reply.status.as_u16(),
-                traceparent: head.headers.get(routes::TRACEPARENT).and_then(|v| v.to_str().ok()).map(ToOwned::to_owned),
-            },
+            request: request(&head.method, &head.uri, &head.headers, offload.reply.status.as_u16(), &rules.redactor),
             occurred_at: seen.text(&extract.time, Want::Key).and_then(|text| time::parse(&text.into()).ok()),
             sha256: Digests { request: Some(digest(body)), response: None },
             original: None,
@@ -244,11 +240,15 @@ impl Offloading {
                 };
                 for message in &mut told.messages {
                     rules.redactor.text(&mut message.content);
+                    if let Some(name) = &mut message.name {
+                        rules.redactor.key(name);
+                    }
                 }
-                let mut metadata = Value::Object(metadata).to_string();
-                rules.redactor.text(&mut metadata);
+                for value in metadata.values_mut() {
+                    rules.redactor.document(value);
+                }
                 episode.messages = told.messages;
-                episode.metadata = metadata;
+                episode.metadata = Value::Object(metadata).to_string();
                 episode
             })
             .collect();

@@ -66,6 +66,23 @@ fn an_expression_replaces_what_matches_in_every_text() {
 }
 
 #[test]
+fn a_target_is_redacted_by_what_it_means() {
+    let redactor = redactor(&[&format!("re:{CARD}"), r"re:\S+@\S+ (street|road)", "re:/users/[0-9]+", "$.path"]);
+    for (before, after) in [
+        ("/a/b?c=d&e", "/a/b?c=d&e"),
+        ("/a%20b/%zz?c=%e9+", "/a%20b/%zz?c=%e9+"),
+        ("/cards/4111111111111111/pay", "/cards/[redacted]/pay"),
+        ("/cards/%34111111111111111?card=411111111111111%31&x=%20", "/cards/[redacted]?card=[redacted]&x=%20"),
+        ("/a?to=bob%40example.org+road%2C1", "/a?to=[redacted]%2C1"),
+        ("/users/17/name", "[redacted]/name"),
+    ] {
+        let mut target = before.to_owned();
+        assert_eq!(redactor.target(&mut target), before != after, "{before}");
+        assert_eq!(target, after);
+    }
+}
+
+#[test]
 fn of_two_keys_two_remain_and_of_one_one() {
     let redactor = redactor(&[r"re:\S+@\S+", "$.user"]);
     let key = |text: &str| {
