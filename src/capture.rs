@@ -27,6 +27,7 @@ pub mod order;
 pub mod original;
 pub mod reassembly;
 pub mod redact;
+mod request;
 pub mod routes;
 pub mod stream;
 pub mod time;

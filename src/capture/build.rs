@@ -5,10 +5,11 @@ use serde_json::{Map, Value};
 
 use super::extract::{Document, Judgement, Response, Seen, Want};
 use super::original::original;
-use super::routes::{self, Route};
+use super::request::request;
+use super::routes::Route;
 use super::{Head, Kept, Record, time};
 use crate::clock;
-use crate::episode::{Digests, End, Episode, Message, Request};
+use crate::episode::{Digests, End, Episode, Message};
 use crate::queue::{Key, Note, Unique};
 
 /// How long an exchange can be continued by another (`extract.chain`), in milliseconds: `OpenAI` keeps a response for 30 days.
@@ -108,15 +109,19 @@ pub(super) fn build(context: &Context<'_>, end: End, request: &Document<'_>, sen
     {
         let key = |id: &str| Key::of(&format!("chain/{proxy}"), [id]);
         let id = seen.text(&chain.id, Want::Key);
+        let redacted = |mut name: String| {
+            route.redactor.key(&mut name);
+            name
+        };
         parts.session = match seen.text(&chain.previous, Want::Key) {
             Some(previous) => {
                 let first = record.note(key(&previous)).and_then(|note| String::from_utf8(note).ok());
-                let session = first.unwrap_or(previous);
+                let session = first.unwrap_or_else(|| redacted(previous));
                 let until = now.saturating_add(CHAIN_KEPT);
                 extras.note = id.map(|id| Note { key: key(&id), value: session.clone().into_bytes(), until });
                 Some(session)
             }
-            None => id,
+            None => id.map(redacted),
         };
     }
     let whole = sent.is_some_and(Kept::is_whole) && request.is_whole() && answer.is_whole();
@@ -190,8 +195,6 @@ impl Parts {
     }
 
     fn into_episode(self, head: &Head, route: &Route, proxy: &str, end: End, sha256: Digests) -> Episode {
-        let mut path = head.uri.path().to_owned();
-        route.redactor.text(&mut path);
         let messages = self.input.map(|text| Message::new("user", text)).into_iter();
         Episode {
             id: head.id,
@@ -206,12 +209,7 @@ impl Parts {
             end,
             messages: messages.chain(self.output.map(|text| Message::new("assistant", text))).collect(),
             metadata: Value::Object(self.metadata).to_string(),
-            request: Request {
-                method: head.method.as_str().to_owned(),
-                path,
-                status: head.status,
-                traceparent: head.request_headers.get(routes::TRACEPARENT).and_then(|v| v.to_str().ok()).map(ToOwned::to_owned),
-            },
+            request: request(&head.method, &head.uri, &head.request_headers, head.status, &route.redactor),
             occurred_at: self.time,
             sha256,
             original: None,

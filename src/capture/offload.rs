@@ -34,12 +34,13 @@ use uuid::Uuid;
 use self::told::Told;
 use super::extract::{Document, Seen, Want};
 use super::original::original;
-use super::routes::{self, Outcome, Route, Routes};
+use super::request::request;
+use super::routes::{Outcome, Route, Routes};
 use super::{Commit, Kept, Tally, lanes, time};
 use crate::clock;
 use crate::config;
 use crate::config::offload::{Offload, Split};
-use crate::episode::{Digests, End, Episode, Request};
+use crate::episode::{Digests, End, Episode};
 use crate::queue::{AppendError, Key, Lane, New, SinkId, Unique};
 
 /// One request on an offload route, from its head on. Dropped early, it counts as `cancelled`.
@@ -195,7 +196,7 @@ impl Offloading {
             for message in &mut messages {
                 rules.redactor.text(&mut message.content);
                 if let Some(name) = &mut message.name {
-                    rules.redactor.text(name);
+                    rules.redactor.key(name);
                 }
             }
             let mut metadata = Value::Object(shared.clone().into_iter().chain(own).collect());
@@ -244,12 +245,7 @@ impl Offloading {
             end: End::Complete,
             messages: Vec::new(),
             metadata: String::new(),
-            request: Request {
-                method: head.method.as_str().to_owned(),
-                path: head.uri.path().to_owned(),
-                status: status.as_u16(),
-                traceparent: head.headers.get(routes::TRACEPARENT).and_then(|v| v.to_str().ok()).map(ToOwned::to_owned),
-            },
+            request: request(&head.method, &head.uri, &head.headers, status.as_u16(), &rules.redactor),
             occurred_at: seen.text(&extract.time, Want::Key).and_then(|text| time::parse(&text.into()).ok()),
             sha256: Digests { request: Some(digest(body)), response: None },
             original: None,

@@ -35,9 +35,19 @@ pub fn original(
     let allowed = keep.iter().filter(|name| encoded || **name != header::CONTENT_ENCODING);
     let headers = allowed
         .flat_map(|name| headers.get_all(name).iter().map(move |value| (name, value)))
-        .map(|(name, value)| (name.as_str().to_owned(), ByteBuf::from(value.as_bytes())))
+        .map(|(name, value)| (name.as_str().to_owned(), ByteBuf::from(redacted(redactor, value.as_bytes()))))
         .collect();
-    Some(Original { target: target(uri), headers, body })
+    let mut target = target(uri);
+    redactor.target(&mut target);
+    Some(Original { target, headers, body })
+}
+
+/// A header's value. What is no text is left alone.
+fn redacted(redactor: &Redactor, value: &[u8]) -> Vec<u8> {
+    let Ok(text) = str::from_utf8(value) else { return value.to_vec() };
+    let mut text = text.to_owned();
+    redactor.text(&mut text);
+    text.into_bytes()
 }
 
 /// Path and query, without parameters that hold credentials.

@@ -10,6 +10,7 @@
 mod body;
 mod twice;
 
+use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, percent_decode_str, utf8_percent_encode};
 use regex::{NoExpand, Regex};
 use serde_json::{Map, Value};
 use serde_json_path::{JsonPath, NormalizedPath};
@@ -19,6 +20,9 @@ use crate::config::Redact;
 
 /// What stands where something was redacted.
 pub const REDACTED: &str = "[redacted]";
+
+/// What is encoded in a redacted part of a target: [`REDACTED`] stays readable.
+const IN_TARGET: &AsciiSet = &NON_ALPHANUMERIC.remove(b'[').remove(b']').remove(b'-').remove(b'.').remove(b'_').remove(b'~');
 
 /// The rules of a route.
 #[derive(Debug, Clone, Default)]
@@ -75,6 +79,30 @@ impl Redactor {
                 found = true;
             }
         }
+        found
+    }
+
+    /// Redacts a path, or a path and a query, in place: what stands between its delimiters by what it means, and all of it as it is
+    /// written; whether anything was found. What was not found stays byte for byte.
+    pub fn target(&self, target: &mut String) -> bool {
+        if self.texts.is_empty() {
+            return false;
+        }
+        let mut redacted = String::with_capacity(target.len());
+        for piece in target.split_inclusive(['/', '?', '&', '=', ';']) {
+            let text = piece.trim_end_matches(['/', '?', '&', '=', ';']);
+            // In a query a space is a `+`; in a path nobody means one by it, and a `+` that stays one hides nothing.
+            let mut meant = percent_decode_str(&text.replace('+', " ")).decode_utf8_lossy().into_owned();
+            if self.text(&mut meant) {
+                redacted.extend(utf8_percent_encode(&meant, IN_TARGET));
+                redacted.push_str(&piece[text.len()..]);
+            } else {
+                redacted.push_str(piece);
+            }
+        }
+        self.text(&mut redacted);
+        let found = *target != redacted;
+        *target = redacted;
         found
     }
 

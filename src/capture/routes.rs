@@ -10,14 +10,12 @@ use super::Record;
 use super::extract::Want;
 use super::order::Order;
 use super::redact::Redactor;
+use super::request::TRACEPARENT;
 use super::stream::{Plan, Probe};
 use crate::config::source::Source;
 use crate::config::{self, Action, OnFull, OrderBy};
 use crate::queue::SinkId;
 use crate::telemetry::metrics::Metrics;
-
-/// The one header whose value goes into the record.
-pub(super) const TRACEPARENT: HeaderName = HeaderName::from_static("traceparent");
 
 /// What became of an exchange on a capturing route: the label of `offramp_capture_total`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

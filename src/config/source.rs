@@ -23,7 +23,7 @@
 use http::HeaderName;
 use serde_json_path::JsonPath;
 
-use super::credentials::is_credential;
+pub use super::credentials::is_credential;
 
 /// What a source may look like.
 pub const SOURCES: &str = "req.json:$.a, resp.json:$.a, req.header:name, resp.header:name, req.path:name, req.query:name, \

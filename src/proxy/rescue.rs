@@ -17,6 +17,7 @@ use tower::{Layer, Service};
 use super::ProxyError;
 use super::body::Body;
 use crate::config::Fallback;
+use crate::telemetry::log::without_text;
 
 /// Says which of offramp's own errors a response is.
 pub const ERROR_HEADER: HeaderName = HeaderName::from_static("x-offramp-error");
@@ -167,9 +168,6 @@ pub fn written(proxy: &str, error: &ProxyError) -> Bytes {
 }
 
 fn panic_text(panic: &(dyn Any + Send)) -> String {
-    panic
-        .downcast_ref::<&str>()
-        .map(ToString::to_string)
-        .or_else(|| panic.downcast_ref::<String>().cloned())
-        .unwrap_or_else(|| "(no text)".to_owned())
+    let said = panic.downcast_ref::<&str>().copied().or_else(|| panic.downcast_ref::<String>().map(String::as_str));
+    without_text(said.unwrap_or("(no text)")).to_owned()
 }

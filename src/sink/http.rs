@@ -3,11 +3,12 @@
 use std::time::Duration;
 
 use http::header::RETRY_AFTER;
-use http::{HeaderMap, StatusCode};
+use http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
 use reqwest::{Method, Response, Url};
 
 use super::{Cause, SinkError};
 use crate::config;
+use crate::config::credentials::is_credential;
 
 /// Bytes of a refusal that are kept.
 const KEPT: usize = 1024;
@@ -18,6 +19,8 @@ const READ: usize = 16 << 20;
 /// An HTTP client with the sink's time-outs and headers.
 pub struct Client {
     http: reqwest::Client,
+    /// What must not be told, should the service repeat it in what it refuses.
+    secrets: Vec<String>,
 }
 
 impl Client {
@@ -33,48 +36,67 @@ impl Client {
             .pool_max_idle_per_host(config.workers)
             .no_proxy()
             .build()?;
-        Ok(Self { http })
+        Ok(Self { http, secrets: secrets(&config.headers) })
     }
 
     /// Sends JSON; the answer's head, if it is a success.
     pub async fn post(&self, url: &str, body: &serde_json::Value) -> Result<Response, SinkError> {
         let request = self.http.request(Method::POST, url).json(body);
-        accept(request.send().await.map_err(|e| broken(&e, true))?).await
+        self.accept(request.send().await.map_err(|e| broken(&e, true))?).await
     }
 
     /// Sends a request as it is; the answer's head, if it is a success.
     pub async fn send(&self, method: Method, url: Url, headers: HeaderMap, body: Vec<u8>) -> Result<Response, SinkError> {
         let request = self.http.request(method, url).headers(headers);
         let request = if body.is_empty() { request } else { request.body(body) };
-        accept(request.send().await.map_err(|e| broken(&e, true))?).await
+        self.accept(request.send().await.map_err(|e| broken(&e, true))?).await
     }
 
     /// Gets JSON. Never ambiguous: it changes nothing.
     pub async fn get<T: serde::de::DeserializeOwned>(&self, url: &str) -> Result<T, SinkError> {
         let response = self.http.request(Method::GET, url).send().await.map_err(|e| broken(&e, false))?;
-        let (body, whole) = read(accept(response).await?, READ).await.map_err(|e| broken(&e, false))?;
+        let (body, whole) = read(self.accept(response).await?, READ).await.map_err(|e| broken(&e, false))?;
         let text = if whole { String::new() } else { format!(" (cut at {READ} bytes)") };
         serde_json::from_slice(&body).map_err(|e| SinkError {
             cause: Cause::Timeout,
-            message: format!("the answer to GET {url} is not what was expected{text}: {e}"),
+            message: self.without_secrets(&format!("the answer to GET {url} is not what was expected{text}: {e}")),
             retry_after: None,
             ambiguous: false,
         })
     }
+
+    /// A success as it is; anything else as an error with the first bytes of what it says.
+    async fn accept(&self, response: Response) -> Result<Response, SinkError> {
+        let status = response.status();
+        if status.is_success() {
+            return Ok(response);
+        }
+        let retry_after = retry_after(response.headers());
+        // So much more that a secret which is cut by the limit is still known as one.
+        let longest = self.secrets.iter().map(String::len).max().unwrap_or(0);
+        let says = match read(response, KEPT + longest).await {
+            Ok((body, _)) => self.without_secrets(String::from_utf8_lossy(&body).trim()),
+            Err(_) => String::new(), // the status says enough
+        };
+        let says = says.char_indices().take_while(|(at, c)| at + c.len_utf8() <= KEPT).map(|(_, c)| c).collect::<String>();
+        Err(SinkError { cause: Cause::Status(status.as_u16()), message: refusal(status, &says), retry_after, ambiguous: false })
+    }
+
+    fn without_secrets(&self, text: &str) -> String {
+        self.secrets.iter().fold(text.to_owned(), |text, secret| text.replace(secret, "[redacted]"))
+    }
 }
 
-/// A success as it is; anything else as an error with the first bytes of what it says.
-async fn accept(response: Response) -> Result<Response, SinkError> {
-    let status = response.status();
-    if status.is_success() {
-        return Ok(response);
-    }
-    let retry_after = retry_after(response.headers());
-    let says = match read(response, KEPT).await {
-        Ok((body, _)) => String::from_utf8_lossy(&body).trim().to_owned(),
-        Err(_) => String::new(), // the status says enough
-    };
-    Err(SinkError { cause: Cause::Status(status.as_u16()), message: refusal(status, &says), retry_after, ambiguous: false })
+/// The values of those headers that are credentials, and what follows the scheme in them (`Bearer …`).
+fn secrets(headers: &[(HeaderName, HeaderValue)]) -> Vec<String> {
+    let values = headers.iter().filter(|(name, _)| is_credential(name.as_str())).filter_map(|(_, value)| value.to_str().ok());
+    let mut secrets: Vec<_> = values
+        .flat_map(|value| [Some(value), value.rsplit_once(' ').map(|(_, token)| token)])
+        .flatten()
+        .map(ToOwned::to_owned)
+        .collect();
+    secrets.retain(|secret| !secret.trim().is_empty());
+    secrets
 }
 
 fn refusal(status: StatusCode, says: &str) -> String {
@@ -127,6 +149,16 @@ fn retry_after(headers: &HeaderMap) -> Option<Duration> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn inv10_what_a_service_repeats_of_the_credentials_is_not_told() {
+        let header = |name, value| (HeaderName::from_static(name), HeaderValue::from_static(value));
+        let headers = [header("authorization", "Bearer s3cret"), header("x-api-key", "k3y"), header("x-tenant", "acme")];
+        let _ = rustls::crypto::ring::default_provider().install_default();
+        let client = Client { http: reqwest::Client::new(), secrets: secrets(&headers) };
+        let says = "no such token s3cret (Bearer s3cret), key k3y of acme";
+        assert_eq!(client.without_secrets(says), "no such token [redacted] ([redacted]), key [redacted] of acme");
+    }
 
     #[test]
     fn retry_after_is_seconds_or_a_date() {

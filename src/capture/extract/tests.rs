@@ -1,4 +1,6 @@
 use http::HeaderValue;
+use proptest::prelude::*;
+use serde_json::json;
 
 use super::*;
 use crate::config::pattern::PathPattern;
@@ -136,5 +138,99 @@ fn what_is_no_json_yields_nothing() {
         with_seen(Some(&kept(body)), &kept(body), |seen| {
             assert_eq!(seen.text(&[req("$.message_content"), resp("$")], Want::Key), None, "{body:?}");
         });
+    }
+}
+
+/// One step of a path, valid by itself.
+fn steps() -> impl Strategy<Value = String> {
+    let index = || prop_oneof![-4_i64..5, Just(9_007_199_254_740_991), Just(-9_007_199_254_740_991)];
+    let bound = move || prop_oneof![Just(String::new()), index().prop_map(|index| index.to_string())];
+    let name = || prop::sample::select(vec!["a", "b", "é"]);
+    let compared = prop::sample::select(vec![
+        "@",
+        "@.a",
+        "@['b']",
+        "$.a",
+        "@[0]",
+        "1",
+        "-0.5e3",
+        "'a'",
+        "null",
+        "true",
+        "length(@.a)",
+        "count(@..*)",
+    ]);
+    let operator = prop::sample::select(vec!["==", "!=", "<", "<=", ">", ">="]);
+    let pattern = prop::sample::select(vec!["'a.*'", "'['", "@.b", "'(a|b){2,3}'", "'\\\\p{Lu}'"]);
+    prop_oneof![
+        name().prop_map(|name| format!(".{name}")),
+        name().prop_map(|name| format!("..{name}")),
+        name().prop_map(|name| format!("['{name}',0,*]")),
+        prop::sample::select(vec![".*", "..*", "[*]", "..[*]"]).prop_map(ToOwned::to_owned),
+        index().prop_map(|index| format!("[{index}]")),
+        (bound(), bound(), bound()).prop_map(|(from, to, step)| format!("[{from}:{to}:{step}]")),
+        (compared.clone(), operator, compared).prop_map(|(one, operator, other)| format!("[?{one} {operator} {other}]")),
+        (prop::sample::select(vec!["match", "search"]), pattern).prop_map(|(f, pattern)| format!("[?{f}(@.a, {pattern})]")),
+        prop::sample::select(vec!["[?@.a]", "[?!@.b]", "[?@.a && (@.b || $..a)]", "[?value(@..a) == 1]"])
+            .prop_map(ToOwned::to_owned),
+    ]
+}
+
+fn documents() -> impl Strategy<Value = Value> {
+    let leaf = prop_oneof![
+        prop::sample::select(vec![
+            json!(null),
+            json!(true),
+            json!(0),
+            json!(-1.5e300),
+            json!(u64::MAX),
+            json!("a"),
+            json!(""),
+            json!("[")
+        ]),
+        any::<String>().prop_map(Value::from),
+    ];
+    leaf.prop_recursive(6, 60, 5, |inner| {
+        let name = prop::sample::select(vec!["a", "b", "é", "text", "type"]).prop_map(ToOwned::to_owned);
+        prop_oneof![
+            prop::collection::vec(inner.clone(), 0..5).prop_map(Value::from),
+            prop::collection::vec((name, inner), 0..4).prop_map(|members| members.into_iter().collect()),
+        ]
+    })
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(1000))]
+
+    /// Whatever a document is and whatever an operator looks for in it: a text that isn't empty, or none.
+    #[test]
+    fn any_path_into_any_document_yields_a_text_or_nothing(
+        document in documents(),
+        steps in prop::collection::vec(steps(), 0..4),
+    ) {
+        let path = format!("${}", steps.concat());
+        // A step may be refused, for its number say; then there is no such source.
+        if let (Ok(request), Ok(response)) = (Source::parse(&format!("req.json:{path}")), Source::parse(&format!("resp.json:{path}"))) {
+            let body = kept(&document.to_string());
+            with_seen(Some(&body), &body, |seen| {
+                for source in [request, response] {
+                    let sources = std::slice::from_ref(&source);
+                    for pick in [Pick::First, Pick::Last] {
+                        assert!(seen.text(sources, pick).is_none_or(|text| !text.is_empty()), "{path}");
+                    }
+                    assert_ne!(seen.judge(&source), Judgement::Unseen, "{path}");
+                }
+            });
+        }
+    }
+
+    #[test]
+    fn any_bytes_are_no_document_at_worst(body in prop::collection::vec(any::<u8>(), 0..100), path in steps()) {
+        if let Ok(path) = JsonPath::parse(&format!("${path}")) {
+            let body = Kept { len: body.len(), total: body.len() as u64, frames: vec![body.into()], ended: true };
+            with_seen(Some(&body), &body, |seen| {
+                let _ = seen.text(&[Source::ReqJson(path.clone()), Source::RespJson(path)], Pick::Last);
+            });
+        }
     }
 }

@@ -66,6 +66,23 @@ fn an_expression_replaces_what_matches_in_every_text() {
 }
 
 #[test]
+fn a_target_is_redacted_by_what_it_means() {
+    let redactor = redactor(&[&format!("re:{CARD}"), r"re:\S+@\S+ (street|road)", "re:/users/[0-9]+", "$.path"]);
+    for (before, after) in [
+        ("/a/b?c=d&e", "/a/b?c=d&e"),
+        ("/a%20b/%zz?c=%e9+", "/a%20b/%zz?c=%e9+"),
+        ("/cards/4111111111111111/pay", "/cards/[redacted]/pay"),
+        ("/cards/%34111111111111111?card=411111111111111%31&x=%20", "/cards/[redacted]?card=[redacted]&x=%20"),
+        ("/a?to=bob%40example.org+road%2C1", "/a?to=[redacted]%2C1"),
+        ("/users/17/name", "[redacted]/name"),
+    ] {
+        let mut target = before.to_owned();
+        assert_eq!(redactor.target(&mut target), before != after, "{before}");
+        assert_eq!(target, after);
+    }
+}
+
+#[test]
 fn of_two_keys_two_remain_and_of_one_one() {
     let redactor = redactor(&[r"re:\S+@\S+", "$.user"]);
     let key = |text: &str| {
@@ -185,7 +202,7 @@ fn matches(document: &Value, expression: &Regex) -> bool {
     }
 }
 
-const EXPRESSIONS: [&str; 5] = [CARD, r"\d{4,}", r"[a-z]+@[a-z]+", r"[0-9]", r"(?i)q"];
+const EXPRESSIONS: [&str; 5] = [CARD, r"\d{4,}", r"[a-z]+@[a-z]+", r"\d\d", r"(?i)q"];
 
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(500))]
@@ -195,8 +212,6 @@ proptest! {
         let mut rest = document.to_string();
         let redactor = redactor(&[&format!("re:{expression}")]);
         let expression = Regex::new(expression).unwrap();
-        // Numbers that tell two names apart are not what is looked for here.
-        prop_assume!(expression.as_str() != "[0-9]" || !has_names(&document));
         redactor.document(&mut document);
         prop_assert!(!matches(&document, &expression), "{document}");
         redactor.text(&mut rest);
@@ -224,13 +239,5 @@ proptest! {
         {
             prop_assert!(!matches(&document, &Regex::new("b").unwrap()), "{document}");
         }
-    }
-}
-
-fn has_names(document: &Value) -> bool {
-    match document {
-        Value::Array(items) => items.iter().any(has_names),
-        Value::Object(members) => !members.is_empty(),
-        _ => false,
     }
 }
