@@ -3,13 +3,19 @@
 //! It knows lanes and bytes; it knows neither HTTP nor Graphiti. `keys` has the layout, `engine` what can happen to an episode,
 //! `commit` the one thread that writes, `store` the disk.
 
+mod append;
+mod check;
 mod codec;
 mod commit;
 mod engine;
+mod former;
+mod holds;
 mod inspect;
 mod keys;
 #[cfg(test)]
 pub(crate) mod model;
+mod notes;
+mod oldest;
 mod recover;
 mod retention;
 mod rows;
@@ -18,6 +24,7 @@ mod space;
 mod store;
 #[cfg(test)]
 pub(crate) mod tests;
+mod times;
 mod txn;
 mod types;
 
@@ -32,8 +39,10 @@ use std::time::{Duration, Instant};
 use tokio::sync::oneshot;
 use uuid::Uuid;
 
+use self::append::Append;
 use self::commit::Writer;
-use self::engine::{Append, Limits};
+use self::engine::Limits;
+use self::notes::Writing;
 use self::rows::Record;
 use self::shared::{Op, Reply, Shared};
 use self::space::Space;
@@ -133,9 +142,9 @@ impl Queue {
         self.inner.close();
     }
 
-    /// Hands episodes to the writer, which appends all of them or none. Does not block, except for encoding here in the caller.
-    /// The future resolves once they are on stable storage (`durability = "sync"`) or in the store (`"interval"`). Dropping the
-    /// future does not take them back.
+    /// Hands episodes to the writer, which appends all of them, those aside that an earlier one with the same [`Unique`] key makes
+    /// superfluous, or none. Does not block, except for encoding here in the caller. The future resolves once they are on stable storage
+    /// (`durability = "sync"`) or in the store (`"interval"`). Dropping the future does not take them back.
     pub fn append(
         &self,
         new: &[New<'_>],
@@ -143,52 +152,40 @@ impl Queue {
         if self.is_full() {
             return Err(AppendError::Full);
         }
-        let mut asked = Vec::new();
-        for New { episode, lanes, .. } in new {
-            let encode = || {
-                let record = Record {
-                    id: episode.id,
-                    captured_at: episode.captured_at,
-                    lanes: lanes.to_vec(),
-                    episode: codec::encode(episode)?,
-                };
-                codec::encode(&record)
-            };
-            let record = encode().map_err(|error| {
-                tracing::error!(%error, id = %episode.id, "an episode can't be encoded");
-                AppendError::Failed
-            })?;
-            let append = Append { id: episode.id, captured_at: episode.captured_at, lanes: lanes.to_vec(), record };
-            asked.push(self.ask(|reply| Op::Append(append, reply, Instant::now()))?);
-        }
-        Ok(async move {
-            for answer in &mut asked {
-                answer.await?;
-            }
-            Ok(vec![None; asked.len()])
+        let new = new.iter().map(encode).collect::<Result<Vec<_>, _>>()?;
+        self.ask(|reply| Op::Append(new, reply, Instant::now()))
+    }
+
+    /// The place of something that begins now, for [`New::place`]. Places that are never used are no harm. Takes no lock.
+    pub fn reserve(&self) -> Seq {
+        self.inner.shared.places.reserve()
+    }
+
+    /// Lets nothing behind `place` begin in these lanes, until it is released or until `until` (queue time, ms). What has begun goes on.
+    /// In memory: what went on before a restart never ends. Holding a place again adds the lanes; the last `until` counts for all.
+    pub fn hold(&self, lanes: &[(SinkId, Lane)], place: Seq, until: u64) {
+        self.inner.shared.holds.hold(lanes, place, until, self.now());
+    }
+
+    /// What had this place has ended, appended or not. Call it after [`append`](Self::append), so that nothing begins in between.
+    pub fn release(&self, place: Seq) {
+        let waited = self.inner.shared.holds.release(place);
+        self.inner.shared.ring(|sink| waited.contains(&sink));
+    }
+
+    /// The note with this key, unless it has expired. Reads the disk: call it off the async threads, if there are many.
+    pub fn note(&self, key: Key) -> Option<Vec<u8>> {
+        notes::read(&*self.inner.shared.store, key, self.now()).unwrap_or_else(|error| {
+            tracing::error!(%error, "a note can't be read");
+            None
         })
     }
 
-    /// The place of something that begins now, for [`New::place`]. Places that are never used are no harm.
-    pub fn reserve(&self) -> Seq {
-        0
-    }
-
-    /// Lets nothing behind `place` begin in these lanes, until it is released or until `until` (queue time, ms). In memory: what began
-    /// before a restart never ends.
-    pub fn hold(&self, _lanes: &[(SinkId, Lane)], _place: Seq, _until: u64) {}
-
-    /// What had this place has ended, appended or not.
-    pub fn release(&self, _place: Seq) {}
-
-    /// The note with this key, unless it has expired. May read the disk.
-    pub fn note(&self, _key: Key) -> Option<Vec<u8>> {
-        None
-    }
-
-    /// Writes a note; on stable storage when the future resolves. Dropping the future does not take it back.
-    pub fn write_note(&self, _note: Note) -> Result<impl Future<Output = Result<(), AppendError>> + Send + use<>, AppendError> {
-        Ok(std::future::ready(Ok(())))
+    /// Writes a note; on stable storage (as [`append`](Self::append) says) when the future resolves. Dropping the future does not take it
+    /// back.
+    pub fn write_note(&self, note: Note) -> Result<impl Future<Output = Result<(), AppendError>> + Send + use<>, AppendError> {
+        let note = Writing::new(note)?;
+        self.ask(|reply| Op::Note(note, reply))
     }
 
     /// Whether an append would be refused now: what `on_full = "reject"` asks before the upstream is called.
@@ -241,6 +238,23 @@ impl<T> Future for Answer<T> {
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         Pin::new(&mut self.0).poll(cx).map(|answer| answer.unwrap_or(Err(AppendError::Failed)))
     }
+}
+
+/// What the writer needs of an episode, so that it need not look into it.
+fn encode(new: &New<'_>) -> Result<Append, AppendError> {
+    let New { episode, lanes, place, unique, note } = new;
+    let (id, captured_at) = (episode.id, episode.captured_at);
+    let record = codec::encode(*episode).and_then(|bytes| {
+        let record = Record { id, captured_at, lanes: lanes.to_vec(), episode: bytes };
+        codec::encode(&record)
+    });
+    let record = record.map_err(|error| {
+        tracing::error!(%error, %id, "an episode can't be encoded");
+        AppendError::Failed
+    })?;
+    let note = note.clone().map(Writing::new).transpose()?;
+    let time = episode.time();
+    Ok(Append { id, captured_at, time, lanes: lanes.to_vec(), record, place: *place, unique: *unique, note })
 }
 
 fn prepare(
@@ -362,7 +376,7 @@ impl Queue {
     pub fn check(&self) -> Vec<String> {
         let load = || {
             let limits = Limits { max_episodes: 0, max_bytes: 0, keep_delivered: 0, keep_dead: 0 };
-            recover::check(&recover::load(self.inner.shared.store.clone(), limits)?)
+            check::check(&recover::load(self.inner.shared.store.clone(), limits)?)
         };
         load().unwrap_or_else(|error: TxnError| vec![error.to_string()])
     }

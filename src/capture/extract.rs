@@ -12,7 +12,7 @@ use super::Kept;
 use super::decode::decode;
 use super::document::document;
 use super::redact::Redactor;
-use super::stream::{Assembled, Plan};
+use super::stream::{Assembled, Pick, Plan};
 use crate::config::pattern::Params;
 use crate::config::source::Source;
 
@@ -23,8 +23,21 @@ pub enum Want {
     Key,
     /// What was asked: the last node, because a conversation repeats itself in each request.
     Input,
-    /// What was answered, and what else there is to know: of the last event that has it. For text all nodes, else the first.
+    /// What was answered: all nodes, of the last event that has any.
     Output,
+    /// What else there is to know: the first node, of the last event that has one.
+    Metadata,
+}
+
+impl Want {
+    /// What it picks of a stream's events.
+    pub fn pick(self) -> Pick {
+        match self {
+            Self::Key | Self::Input => Pick::First,
+            Self::Output => Pick::Texts,
+            Self::Metadata => Pick::Last,
+        }
+    }
 }
 
 /// Whether a `success_if` holds.
@@ -165,13 +178,12 @@ impl Response<'_> {
 impl Seen<'_> {
     /// The text of the first source that yields one.
     pub fn text(&self, sources: &[Source], want: Want) -> Option<String> {
-        sources.iter().find_map(|source| match source {
+        sources.iter().find_map(|source| match (source, self.response) {
             // An answer may have several parts, in one place each.
-            Source::RespJson(path) if want == Want::Output => match self.response? {
-                Response::Document(document) => texts_of(path, document.json(want)?),
-                Response::Stream { .. } => self.node(source, want).and_then(|node| text_of(&node)),
-            },
-            source => match self.node(source, want)? {
+            (Source::RespJson(path), Some(Response::Document(document))) if want == Want::Output => {
+                texts_of(path, document.json(want)?)
+            }
+            _ => match self.node(source, want)? {
                 Cow::Owned(Value::String(text)) => Some(text),
                 node => text_of(&node),
             },
@@ -180,7 +192,7 @@ impl Seen<'_> {
 
     /// The same with numbers, lists and objects as they are in JSON.
     pub fn value(&self, sources: &[Source]) -> Option<Value> {
-        sources.iter().find_map(|source| self.node(source, Want::Output).filter(|node| !is_empty(node)).map(Cow::into_owned))
+        sources.iter().find_map(|source| self.node(source, Want::Metadata).filter(|node| !is_empty(node)).map(Cow::into_owned))
     }
 
     /// Whether a source yields something that is neither absent, false, null nor empty.
@@ -205,7 +217,7 @@ impl Seen<'_> {
             Source::RespJson(path) => match self.response? {
                 Response::Document(document) => Some(Cow::Borrowed(pick(path, document.json(want)?, want)?)),
                 Response::Stream { assembled, plan, .. } => {
-                    let at = plan.probes.iter().position(|p| p.path == *path && p.last == (want == Want::Output))?;
+                    let at = plan.probes.iter().position(|p| p.path == *path && p.pick == want.pick())?;
                     Some(Cow::Borrowed(assembled.found.get(at)?.as_ref()?))
                 }
             },

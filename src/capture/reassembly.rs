@@ -20,7 +20,7 @@ pub struct Reassembly {
 impl Reassembly {
     /// For a response with this head; none where it is no stream.
     pub fn of(plan: &Arc<Plan>, headers: &HeaderMap) -> Option<Self> {
-        let format = format(headers, plan.rules.format)?;
+        let format = format(headers, plan.format)?;
         let decoder = Decoder::of_stream(headers, plan.max);
         if let Err(error) = &decoder {
             tracing::debug!(%error, "a stream can't be read; its traffic is untouched");

@@ -7,6 +7,7 @@ use http::{HeaderName, Method, header};
 use prometheus::IntCounter;
 
 use super::Record;
+use super::extract::Want;
 use super::order::Order;
 use super::redact::Redactor;
 use super::stream::{Plan, Probe};
@@ -162,7 +163,7 @@ impl Route {
         let redactor = Redactor::new(&config.redact);
         let sinks =
             sinks.iter().filter(|(name, ..)| config.sinks.contains(name)).map(|&(_, id, order_by)| (id, order_by)).collect();
-        let plan = config.stream.clone().map(|rules| Arc::new(plan(&config, rules)));
+        let plan = config.stream.as_ref().map(|rules| Arc::new(plan(&config, rules, &redactor)));
         let in_request = |source: &&Source| {
             !matches!(source, Source::RespJson(_) | Source::RespHeader(_) | Source::RespStream(_) | Source::Const(_))
         };
@@ -205,23 +206,23 @@ impl Route {
     }
 }
 
-/// Every source of a route, and whether a stream's last event counts for it.
-fn sources(route: &config::Route) -> impl Iterator<Item = (bool, &Source)> {
+/// Every source of a route, and what it is asked for.
+fn sources(route: &config::Route) -> impl Iterator<Item = (Want, &Source)> {
     let e = &route.extract;
+    let keys = [&e.session, &e.group, &e.user, &e.agent, &e.time, &route.success_if, &route.join].into_iter();
     let chain = e.chain.iter().flat_map(|chain| [&chain.previous, &chain.id]);
-    let dedupe = route.dedupe.iter().map(|dedupe| &dedupe.key);
-    let first = [&e.session, &e.group, &e.user, &e.agent, &e.time, &e.input, &route.success_if, &route.join];
-    let last = std::iter::once(&e.output).chain(e.metadata.iter().map(|(_, sources)| sources));
-    let first = first.into_iter().chain(chain).chain(dedupe);
-    first.flatten().map(|source| (false, source)).chain(last.flatten().map(|source| (true, source)))
+    let keys = keys.chain(chain).chain(route.dedupe.iter().map(|dedupe| &dedupe.key)).map(|list| (Want::Key, list));
+    let metadata = e.metadata.iter().map(|(_, list)| (Want::Metadata, list));
+    let all = keys.chain(metadata).chain([(Want::Input, &e.input), (Want::Output, &e.output)]);
+    all.flat_map(|(want, list)| list.iter().map(move |source| (want, source)))
 }
 
-fn plan(route: &config::Route, rules: config::Stream) -> Plan {
+fn plan(route: &config::Route, rules: &config::Stream, redactor: &Redactor) -> Plan {
     let (mut probes, mut gathers) = (Vec::new(), Vec::new());
-    for (last, source) in sources(route) {
+    for (want, source) in sources(route) {
         match source {
             Source::RespJson(path) => {
-                let probe = Probe { path: path.clone(), last };
+                let probe = Probe { path: path.clone(), pick: want.pick() };
                 if !probes.contains(&probe) {
                     probes.push(probe);
                 }
@@ -230,5 +231,5 @@ fn plan(route: &config::Route, rules: config::Stream) -> Plan {
             _ => {}
         }
     }
-    Plan { rules, probes, gathers, max: usize::try_from(route.max_capture).unwrap_or(usize::MAX) }
+    Plan::new(rules, probes, gathers, redactor.clone(), usize::try_from(route.max_capture).unwrap_or(usize::MAX))
 }

@@ -23,6 +23,7 @@ use std::sync::Arc;
 use serde_json::Value;
 use serde_json_path::JsonPath;
 
+use super::redact::Redactor;
 use crate::config::source::EventPath;
 use crate::config::{self, StreamFormat};
 use answers::{Asked, Budget, Gathered};
@@ -31,7 +32,7 @@ use ndjson::Ndjson;
 use path::Path;
 use rules::{Rule, Rules, Seen};
 use sse::Sse;
-use text::{Texts, texts_of};
+use text::{Texts, lines_of, texts_of};
 
 mod answers;
 mod buffer;
@@ -45,14 +46,18 @@ mod text;
 /// What a route wants to know of a stream, looked up once.
 #[derive(Debug)]
 pub struct Plan {
-    /// How events become text.
-    pub rules: config::Stream,
+    /// How events are framed, where their `Content-Type` leaves that open.
+    pub format: StreamFormat,
     /// `resp.json:` sources: each is asked of every event.
     pub probes: Vec<Probe>,
     /// `resp.stream:` sources: each gathers what all events have.
     pub gathers: Vec<EventPath>,
     /// Bytes of text, and of one event, at most.
     pub max: usize,
+    redactor: Redactor,
+    rules: Rules,
+    /// Those of `probes` and of `gathers`.
+    paths: (Vec<Path>, Vec<Rule>),
 }
 
 /// A path that is asked of each event.
@@ -60,8 +65,27 @@ pub struct Plan {
 pub struct Probe {
     /// RFC 9535.
     pub path: JsonPath,
-    /// Which event's answer stays: the last one that yields something, else the first.
-    pub last: bool,
+    /// What stays of the answers.
+    pub pick: Pick,
+}
+
+/// What stays of the answers to a probe.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Pick {
+    /// The first node of the first event that yields something.
+    First,
+    /// That of the last one.
+    Last,
+    /// The texts of all nodes of the last one that has any, a line each.
+    Texts,
+}
+
+impl Plan {
+    /// Looks up what can be known before a stream comes.
+    pub fn new(rules: &config::Stream, probes: Vec<Probe>, gathers: Vec<EventPath>, redactor: Redactor, max: usize) -> Self {
+        let paths = (probes.iter().map(|p| Path::new(&p.path)).collect(), gathers.iter().map(Rule::of).collect());
+        Self { format: rules.format, rules: Rules::of(rules), probes, gathers, max, redactor, paths }
+    }
 }
 
 /// Puts a stream together, as it passes.
@@ -97,10 +121,11 @@ enum Framing {
 /// Reads events.
 #[derive(Debug)]
 struct Reader {
-    rules: Rules,
+    plan: Arc<Plan>,
     texts: Texts,
+    /// One per probe, and one per gathering source.
     asked: Vec<Asked>,
-    gathered: Vec<(Rule, Gathered)>,
+    gathered: Vec<Gathered>,
     /// Of `asked` and of `gathered`.
     budgets: (Budget, Budget),
     ended: bool,
@@ -110,13 +135,12 @@ struct Reader {
 
 impl Assembler {
     /// Begins.
-    #[allow(clippy::needless_pass_by_value)] // Who assembles has a share of the plan; that it isn't kept is no promise.
     pub fn new(plan: Arc<Plan>, format: StreamFormat) -> Self {
         let framing = match format {
             StreamFormat::Sse => Framing::Sse(Sse::new(plan.max)),
             StreamFormat::Ndjson => Framing::Ndjson(Ndjson::new(plan.max)),
         };
-        Self { framing, reader: Reader::new(&plan) }
+        Self { framing, reader: Reader::new(plan) }
     }
 
     /// Sees bytes pass. True once: where they complete the end marker. What follows that is not looked at.
@@ -155,13 +179,13 @@ impl Assembler {
 }
 
 impl Reader {
-    fn new(plan: &Plan) -> Self {
+    fn new(plan: Arc<Plan>) -> Self {
         Self {
-            rules: Rules::of(&plan.rules),
             texts: Texts::new(plan.max),
-            asked: plan.probes.iter().map(|probe| Asked::new(Path::new(&probe.path), probe.last)).collect(),
-            gathered: plan.gathers.iter().map(|path| (Rule::of(path), Gathered::default())).collect(),
+            asked: plan.probes.iter().map(|_| Asked::default()).collect(),
+            gathered: plan.gathers.iter().map(|_| Gathered::default()).collect(),
             budgets: (Budget::new(plan.max), Budget::new(plan.max)),
+            plan,
             ended: false,
             failed: false,
             truncated: false,
@@ -170,12 +194,18 @@ impl Reader {
 
     /// Reads an event; whether it ends the stream.
     fn take(&mut self, event: &Event<'_>) -> bool {
-        if event.stage == Stage::Line && self.rules.end.is_empty() {
+        if event.stage == Stage::Line && self.plan.rules.end.is_empty() {
             return false;
         }
-        let json = event.data.and_then(parse);
+        let mut json = event.data.and_then(parse);
+        let mut keys = None;
+        if let Some(json) = json.as_mut().filter(|_| !self.plan.redactor.is_empty()) {
+            // Who looks for a key tells two apart that are redacted: see `Redactor`.
+            keys = Some(self.plan.redactor.document_of_keys(json).unwrap_or_else(|| json.clone()));
+            self.plan.redactor.document(json);
+        }
         let seen = Seen::new(event, json.as_ref());
-        let ends = self.rules.end.iter().any(|mark| mark.holds(&seen));
+        let ends = self.plan.rules.end.iter().any(|mark| mark.holds(&seen));
         // Of what was cut off only what is whole can be told from its start: JSON, or a marker.
         let is_whole = match event.stage {
             Stage::Line => ends,
@@ -184,28 +214,23 @@ impl Reader {
         };
         if is_whole {
             self.ended |= ends;
-            self.failed |= self.rules.error.iter().any(|mark| mark.holds(&seen));
+            self.failed |= self.plan.rules.error.iter().any(|mark| mark.holds(&seen));
             self.truncated |= event.data.is_none();
             if let Some(json) = &json {
-                self.read(&seen, json);
+                self.read(&seen, json, keys.as_ref().unwrap_or(json));
             }
         }
         self.ended
     }
 
-    fn read(&mut self, seen: &Seen<'_>, json: &Value) {
-        let Self { rules, texts, asked, gathered, budgets, .. } = self;
+    fn read(&mut self, seen: &Seen<'_>, json: &Value, keys: &Value) {
+        let Self { plan, texts, asked, gathered, budgets, .. } = self;
+        let rules = &plan.rules;
         let mut fits = true;
         let mut id = None;
         for rule in &rules.replace {
             let Some(node) = rule.nodes(seen).last() else { continue };
-            let mut whole = String::new();
-            texts_of(node, |text| {
-                if !whole.is_empty() {
-                    whole.push('\n');
-                }
-                whole.push_str(text);
-            });
+            let whole = lines_of([node]);
             if !whole.is_empty() {
                 let id = id.get_or_insert_with(|| rules.id(json));
                 fits &= texts.replace(id.as_deref(), &whole);
@@ -219,10 +244,11 @@ impl Reader {
                 });
             }
         }
-        for asked in asked {
-            fits &= asked.ask(json, &mut budgets.0);
+        for ((asked, path), probe) in asked.iter_mut().zip(&plan.paths.0).zip(&plan.probes) {
+            let json = if probe.pick == Pick::First { keys } else { json };
+            fits &= asked.ask(path, probe.pick, json, &mut budgets.0);
         }
-        for (rule, gathered) in gathered {
+        for (gathered, rule) in gathered.iter_mut().zip(&plan.paths.1) {
             for node in rule.nodes(seen).all() {
                 fits &= gathered.add(node, &mut budgets.1);
             }
@@ -234,7 +260,7 @@ impl Reader {
         Assembled {
             text: self.texts.join(),
             found: self.asked.into_iter().map(Asked::into_found).collect(),
-            gathered: self.gathered.into_iter().map(|(_, gathered)| gathered.into_value()).collect(),
+            gathered: self.gathered.into_iter().map(Gathered::into_value).collect(),
             ended: self.ended,
             failed: self.failed,
             truncated: self.truncated,

@@ -12,7 +12,7 @@ use super::engine::Engine;
 use super::shared::{Op, Shared};
 use super::space::Space;
 use super::txn::{Txn, TxnError};
-use super::{AppendError, Claim, Claims, Deleted, Seq, SinkId, Stats, keys, recover};
+use super::{AppendError, Appended, Claim, Claims, Deleted, Seq, SinkId, Stats, keys, recover};
 use crate::config::Durability;
 use crate::telemetry::metrics::Metrics;
 
@@ -21,7 +21,8 @@ const TICK: Duration = Duration::from_secs(1);
 
 /// What an operation came to, until its batch is committed.
 enum Outcome {
-    Append(Result<(), AppendError>),
+    Append(Result<Appended, AppendError>),
+    Noted(Result<(), AppendError>),
     Claims(Claims),
     Begun(Option<u32>),
     Count(u64),
@@ -114,7 +115,7 @@ impl Writer {
             let mut txn = Txn::new(&*store);
             let mut outcomes = Vec::with_capacity(ops.len());
             for op in ops {
-                let outcome = step(&mut self.engine, self.space.is_low(), &mut txn, op, now)?;
+                let outcome = step(&mut self.engine, &self.shared, self.space.is_low(), &mut txn, op, now)?;
                 if let Outcome::Claims(c) = &outcome {
                     claimed.extend_from_slice(&c.claims);
                 }
@@ -174,9 +175,11 @@ impl Writer {
             return false;
         }
         let now = self.shared.clock.now_ms();
+        self.shared.holds.expire(now);
         let store = self.engine.store.clone();
         let mut txn = Txn::new(&*store);
         let more = self.engine.expire(&mut txn, now).and_then(|more| {
+            let more = self.engine.forget(&mut txn, now)? || more;
             self.engine.advance_oldest(&txn)?;
             let writes = self.engine.close(txn)?;
             if !writes.is_empty() {
@@ -233,14 +236,18 @@ impl Writer {
         let mut rung = HashSet::new();
         for (op, outcome) in done {
             match (op, outcome) {
-                (Op::Append(append, reply, began), outcome) => {
+                (Op::Append(new, reply, began), outcome) => {
                     self.metrics.queue_commit.observe(began.elapsed().as_secs_f64());
-                    rung.extend(append.lanes.iter().map(|(sink, _)| *sink));
+                    rung.extend(new.iter().flat_map(|n| &n.lanes).map(|(sink, _)| *sink));
                     let _ = reply.send(match outcome {
                         Ok(Outcome::Append(result)) => result,
                         Ok(_) | Err(_) => Err(AppendError::Failed),
                     });
                 }
+                (Op::Note(_, reply), outcome) => drop(reply.send(match outcome {
+                    Ok(Outcome::Noted(result)) => result,
+                    Ok(_) | Err(_) => Err(AppendError::Failed),
+                })),
                 (Op::Claim(sink, _, reply), Ok(Outcome::Claims(claims))) => {
                     self.in_flight(|set| set.extend(claims.claims.iter().map(|c| (sink, c.seq))));
                     if let Err(Ok(unheard)) = reply.send(Ok(claims)) {
@@ -274,9 +281,7 @@ impl Writer {
                 (Op::Pause(_, _, reply), outcome) => drop(reply.send(outcome.map(|_| ()))),
             }
         }
-        for sink in self.shared.sinks.iter().filter(|s| rung.contains(&s.id)) {
-            sink.ring.notify_one();
-        }
+        self.shared.ring(|sink| rung.contains(&sink));
     }
 
     fn in_flight(&self, change: impl FnOnce(&mut HashSet<(SinkId, Seq)>)) {
@@ -301,11 +306,13 @@ fn count(outcome: &Result<Outcome, AppendError>) -> Result<u64, AppendError> {
     }
 }
 
-fn step(engine: &mut Engine, disk_low: bool, txn: &mut Txn<'_>, op: &Op, now: u64) -> Result<Outcome, TxnError> {
+fn step(engine: &mut Engine, shared: &Shared, disk_low: bool, txn: &mut Txn<'_>, op: &Op, now: u64) -> Result<Outcome, TxnError> {
     Ok(match op {
         Op::Append(..) if disk_low => Outcome::Append(Err(AppendError::Full)),
-        Op::Append(append, ..) => Outcome::Append(engine.append(txn, append, now)?),
-        Op::Claim(sink, request, _) => Outcome::Claims(engine.claim(txn, *sink, *request, now)?),
+        Op::Append(new, ..) => Outcome::Append(engine.append(txn, new, now)?),
+        Op::Note(..) if disk_low => Outcome::Noted(Err(AppendError::Full)),
+        Op::Note(note, _) => Outcome::Noted(engine.note(txn, note, now)?),
+        Op::Claim(sink, request, _) => Outcome::Claims(engine.claim(txn, *sink, *request, &shared.holds, now)?),
         Op::Begin(claim, _) => Outcome::Begun(Engine::begin(txn, claim, now)?),
         Op::Accepted(claim) => {
             Engine::accepted(txn, claim, now)?;
@@ -325,7 +332,7 @@ fn step(engine: &mut Engine, disk_low: bool, txn: &mut Txn<'_>, op: &Op, now: u6
         Op::Purge(which, _) => {
             let mut n = 0;
             for &(sink, seq) in which {
-                n += u64::from(engine.purge(txn, sink, seq)?);
+                n += u64::from(engine.purge(txn, sink, seq, now)?);
             }
             Outcome::Count(n)
         }

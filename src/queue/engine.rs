@@ -1,7 +1,7 @@
 //! What happens to an episode in the queue: each transition is one function over a [`Txn`], and all its rows, the ledger among them,
 //! are in one batch. No clock, no disk and no thread of its own: the writer calls it, and so do the tests.
 //!
-//! Two rules hold between any two transitions, and [`check`](super::recover) counts on them:
+//! Two rules hold between any two transitions, and [`check`](super::check) counts on them:
 //! - a lane with work has exactly one row in `r`, and its time is the not-before of the lane's first row in `l`;
 //! - an episode stands at each of its sinks in `l` (waiting) or in `t` (ended), never in both.
 //!
@@ -10,14 +10,14 @@
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
-use uuid::Uuid;
-
+use super::append::{Places, not_before};
+use super::holds::Holds;
 use super::keys;
-use super::retention::ROWS;
-use super::rows::{Ended, Meta, Record, Sent, SinkRow, Waiting};
-use super::store::{MAX_VALUE, Store, Writes};
+use super::oldest::Oldest;
+use super::rows::{Ended, Meta, Record, Sent, SinkRow, Time, Waiting};
+use super::store::{Store, Writes};
 use super::txn::{Txn, TxnError};
-use super::{AppendError, Attempt, Claim, ClaimRequest, Claims, Finish, Lane, Seq, SinkId, State, codec};
+use super::{Attempt, Claim, ClaimRequest, Claims, Finish, Lane, Seq, SinkId, State, codec, times};
 
 /// History kept per episode and sink: the first line and the newest ones.
 const HISTORY: u32 = 32;
@@ -38,6 +38,8 @@ pub struct Limits {
 pub struct Engine {
     pub store: Arc<dyn Store>,
     pub limits: Limits,
+    /// Shared with everyone who reserves one.
+    pub places: Arc<Places>,
     pub meta: Meta,
     pub sinks: BTreeMap<SinkId, SinkState>,
 }
@@ -47,17 +49,7 @@ pub struct SinkState {
     pub name: String,
     pub row: SinkRow,
     pub claimed: HashMap<Lane, Seq>,
-    /// Place and capture time of the oldest pending episode, as far as known.
-    pub oldest: Option<(Seq, u64)>,
-}
-
-/// An episode on its way into the queue.
-pub struct Append {
-    pub id: Uuid,
-    pub captured_at: u64,
-    pub lanes: Vec<(SinkId, Lane)>,
-    /// A [`Record`], encoded by the caller.
-    pub record: Vec<u8>,
+    pub oldest: Oldest,
 }
 
 impl Engine {
@@ -82,46 +74,17 @@ impl Engine {
             || (self.meta.bytes >= self.limits.max_bytes && self.sinks.values().all(|s| s.row.delivered_kept == 0))
     }
 
-    /// Takes an episode in, at the end of each of its lanes.
-    pub fn append(&mut self, txn: &mut Txn<'_>, new: &Append, now: u64) -> Result<Result<(), AppendError>, TxnError> {
-        let size = new.record.len() as u64 + ROWS;
-        if self.meta.bytes + size > self.limits.max_bytes {
-            self.evict(txn, size)?;
-        }
-        if self.meta.episodes >= self.limits.max_episodes || self.meta.bytes + size > self.limits.max_bytes {
-            return Ok(Err(AppendError::Full));
-        }
-        let seq = self.meta.next_seq;
-        for (n, piece) in (0u16..).zip(new.record.chunks(MAX_VALUE)) {
-            txn.put_raw(keys::chunk(seq, n), piece.to_vec());
-        }
-        txn.put(keys::id(new.id), &seq)?;
-        let sinks = u16::try_from(new.lanes.len()).unwrap_or(u16::MAX);
-        for &(sink, lane) in &new.lanes {
-            let last = txn.last(&keys::lane(sink, lane))?;
-            if last.is_none() {
-                txn.put_raw(keys::ready(sink, now, lane), Vec::new());
-            }
-            // The clock may stand still or be set back; the last one may be a redriven one, older than what was delivered since.
-            let waits = last.and_then(|(_, row)| codec::decode::<Waiting>(&row).ok()).map(|w| w.at);
-            let before = waits.max(txn.get(&keys::clock(sink, lane))?);
-            let at = before.map_or(new.captured_at, |b| new.captured_at.max(b.saturating_add(1)));
-            let waiting = Waiting { attempts: 0, not_before: now, at, sent: Sent::No, entries: 0, sinks };
-            txn.put(keys::waiting(sink, lane, seq), &waiting)?;
-            let ledger = &mut self.sink(sink).row.ledger;
-            ledger.captured += 1;
-            ledger.pending += 1;
-        }
-        self.meta.next_seq += 1;
-        self.meta.episodes += 1;
-        self.meta.bytes += size;
-        Ok(Ok(()))
-    }
-
-    /// Claims the heads of lanes that are due, and counts the attempts that will follow.
-    pub fn claim(&mut self, txn: &mut Txn<'_>, id: SinkId, request: ClaimRequest, now: u64) -> Result<Claims, TxnError> {
+    /// Claims the heads of lanes that are due and not held, and counts the attempts that will follow.
+    pub fn claim(
+        &mut self,
+        txn: &mut Txn<'_>,
+        id: SinkId,
+        request: ClaimRequest,
+        holds: &Holds,
+        now: u64,
+    ) -> Result<Claims, TxnError> {
         let claimed = &self.sink(id).claimed;
-        let (mut candidates, mut next_due) = (Vec::new(), None);
+        let (mut candidates, mut free, mut next_due) = (Vec::new(), 0, None);
         let prefix = keys::readies(id);
         // Looking for what is in doubt may pass over lanes that aren't, but not over all of a long backlog.
         let most = if request.in_doubt { request.max.saturating_mul(16) } else { request.max };
@@ -134,8 +97,10 @@ impl Engine {
             }
             if !claimed.contains_key(&lane) {
                 candidates.push((due, lane));
+                // Lanes that are held must not take the turn of those behind them. There are no more of them than exchanges under way.
+                free += usize::from(!holds.is_held(id, lane));
             }
-            candidates.len() < most
+            free < most
         })?;
         let mut claims = Vec::new();
         for (due, lane) in candidates {
@@ -146,14 +111,21 @@ impl Engine {
                 txn.remove(keys::ready(id, due, lane));
                 continue;
             };
+            if self.sink(id).claimed.contains_key(&lane) {
+                continue; // damage left it a second row in `r`
+            }
             let Some(seq) = keys::seq_of_waiting(&key) else { continue };
+            if let Some(until) = holds.blocks(id, lane, seq, now) {
+                next_due = Some(next_due.map_or(until, |due| due.min(until)));
+                continue;
+            }
             let mut waiting = read_waiting(&row, due, now);
             if request.in_doubt && waiting.sent == Sent::No {
                 continue;
             }
             let exhausted = if waiting.attempts >= request.max_attempts {
                 Some("max_attempts")
-            } else if now.saturating_sub(waiting.at) >= request.max_age {
+            } else if now.saturating_sub(waiting.since) >= request.max_age {
                 Some("max_age")
             } else {
                 None
@@ -162,10 +134,14 @@ impl Engine {
             if sent == Sent::No && exhausted.is_none() {
                 waiting.attempts += 1;
                 waiting.sent = Sent::Began(now);
+                waiting.time = times::give(txn, id, lane, waiting.time)?;
                 txn.put(key, &waiting)?;
+            } else if sent != Sent::No {
+                // The sink may have seen it, with a time that no clock tells of: version 1 kept none of a lane that had work.
+                times::give(txn, id, lane, waiting.time.seen())?;
             }
             self.sink(id).claimed.insert(lane, seq);
-            claims.push(Claim { sink: id, lane, seq, attempts: waiting.attempts, at: waiting.at, sent, exhausted });
+            claims.push(Claim { sink: id, lane, seq, attempts: waiting.attempts, at: waiting.time.ms(), sent, exhausted });
         }
         Ok(Claims { claims, next_due })
     }
@@ -176,6 +152,7 @@ impl Engine {
         let Some(mut waiting) = txn.get::<Waiting>(&key)? else { return Ok(None) };
         waiting.attempts += 1;
         waiting.sent = Sent::Began(now);
+        waiting.time = waiting.time.seen(); // there was an attempt before this one
         txn.put(key, &waiting)?;
         Ok(Some(waiting.attempts))
     }
@@ -213,6 +190,9 @@ impl Engine {
                 txn.remove(keys::history(seq, sink, waiting.entries - HISTORY + 1));
             }
             waiting.entries += 1;
+        }
+        if finish != Finish::Uncount {
+            waiting.time = waiting.time.seen();
         }
         let due = due(txn, sink, lane)?;
         match finish {
@@ -254,9 +234,6 @@ impl Engine {
         txn.remove(keys::waiting(sink, lane, seq));
         let keep = if state == State::Dead { self.limits.keep_dead } else { self.limits.keep_delivered };
         let expires_at = now.saturating_add(keep).max(1);
-        if txn.first(&keys::lane(sink, lane))?.is_none() {
-            txn.put(keys::clock(sink, lane), &was.at)?;
-        }
         self.left(txn, seq, sink, was.sinks)?;
         let ended = Ended { state, at: now, expires_at, reason: reason.map(str::to_owned), lane, was };
         txn.put(keys::ended(seq, sink), &ended)?;
@@ -287,40 +264,18 @@ impl Engine {
         let row = self.sink(sink).row.clone();
         txn.put(keys::sink(sink), &row)
     }
-
-    /// Moves each sink's mark of the oldest pending episode forward, a bounded way.
-    pub fn advance_oldest(&mut self, txn: &Txn<'_>) -> Result<(), TxnError> {
-        let next = self.meta.next_seq;
-        for (&id, sink) in &mut self.sinks {
-            if sink.row.ledger.pending == 0 {
-                sink.row.oldest = next;
-                sink.oldest = None;
-                continue;
-            }
-            for _ in 0..SWEEP {
-                let seq = sink.row.oldest;
-                if sink.oldest.is_some_and(|(s, _)| s == seq) && txn.get_raw(&keys::ended(seq, id))?.is_none() {
-                    break;
-                }
-                sink.oldest = match readable_record(txn, seq)? {
-                    Some((r, _)) if r.lanes.iter().any(|(s, _)| *s == id) && txn.get_raw(&keys::ended(seq, id))?.is_none() => {
-                        Some((seq, r.captured_at))
-                    }
-                    _ => None,
-                };
-                if sink.oldest.is_some() || seq >= next {
-                    break;
-                }
-                sink.row.oldest += 1;
-            }
-        }
-        Ok(())
-    }
 }
 
 impl SinkState {
     pub fn new(name: String, row: SinkRow) -> Self {
-        Self { name, row, claimed: HashMap::new(), oldest: None }
+        let oldest = Oldest::from(row.oldest);
+        Self { name, row, claimed: HashMap::new(), oldest }
+    }
+
+    /// An episode now waits at this place.
+    pub fn put(&mut self, seq: Seq) {
+        self.oldest.put(seq);
+        self.row.oldest = self.oldest.mark();
     }
 }
 
@@ -328,7 +283,15 @@ impl SinkState {
 fn read_waiting(row: &[u8], due: u64, now: u64) -> Waiting {
     codec::decode(row).unwrap_or_else(|error| {
         tracing::error!(%error, "a row of a lane can't be read; its episode will be looked up before it is sent");
-        Waiting { attempts: 1, not_before: due, at: now, sent: Sent::Began(now), entries: 0, sinks: u16::MAX }
+        Waiting {
+            attempts: 1,
+            not_before: due,
+            since: now,
+            time: Time::Sent(now),
+            sent: Sent::Began(now),
+            entries: 0,
+            sinks: u16::MAX,
+        }
     })
 }
 
@@ -359,7 +322,7 @@ pub(super) fn readable_record(txn: &Txn<'_>, seq: Seq) -> Result<Option<(Record,
 
 /// The not-before of a lane's head: the time of its row in `r`.
 pub(super) fn due(txn: &Txn<'_>, sink: SinkId, lane: Lane) -> Result<Option<u64>, TxnError> {
-    Ok(txn.first(&keys::lane(sink, lane))?.map(|(_, row)| codec::decode::<Waiting>(&row).map_or(0, |w| w.not_before)))
+    Ok(txn.first(&keys::lane(sink, lane))?.map(|(_, row)| not_before(&row)))
 }
 
 /// Brings a lane's row in `r` up to date after a change of the lane; `before` is what [`Engine::due`] was.

@@ -26,7 +26,7 @@ impl Stats {
                     ledger: sink.row.ledger,
                     in_flight: sink.claimed.len() as u64,
                     delivered_kept: sink.row.delivered_kept,
-                    oldest_pending: sink.oldest.map(|(_, at)| at),
+                    oldest_pending: sink.oldest.captured_at(),
                     paused: sink.row.paused.clone(),
                     longest_confirm_ms: sink.row.longest_confirm,
                 }
@@ -103,7 +103,7 @@ fn standing(
     Ok(at)
 }
 
-/// A page of episodes, in the order of capture. Records that can't be read are passed over (the log tells).
+/// A page of episodes, in the order of their places. Records that can't be read are passed over (the log tells).
 pub fn page(shared: &Shared, names: &dyn Fn(SinkId) -> String, filter: &Filter) -> Result<Page, TxnError> {
     let txn = Txn::new(&*shared.store);
     let mut page = Page::default();

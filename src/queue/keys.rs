@@ -2,10 +2,10 @@
 //!
 //! | table | key | value | written |
 //! |---|---|---|---|
-//! | `m` | | [`Meta`](super::rows::Meta): format, next place, totals | with every batch that changes them |
+//! | `m` | | [`Meta`](super::rows::Meta): next place, totals | with every batch that changes them |
 //! | `n` | sink name | its [`SinkId`] | once per name |
 //! | `s` | sink | [`SinkRow`](super::rows::SinkRow): its part of the ledger, whether it is paused | with every batch that changes it |
-//! | `e` | seq ‖ chunk | the record, cut into pieces that stay inside sled's log | once |
+//! | `e` | seq ‖ chunk | the record, cut into pieces that stay inside sled's log | once; not in the order of places |
 //! | `i` | episode id | seq | once |
 //! | `l` | sink ‖ lane ‖ seq | [`Waiting`](super::rows::Waiting): attempts, not-before | at append, at each attempt |
 //! | `r` | sink ‖ due ‖ lane | nothing: one row per lane that has work, at the not-before of its head | when the head changes |
@@ -13,14 +13,33 @@
 //! | `d` | sink ‖ seq | nothing: the dead letters of a sink | at the end |
 //! | `x` | time ‖ seq ‖ sink | nothing: when an ended row expires | at the end |
 //! | `h` | seq ‖ sink ‖ n | one line of the history | after each attempt |
-//! | `c` | sink ‖ lane | the event time of the lane's last delivery, while its receipt is kept | when a lane runs empty |
+//! | `c` | sink ‖ lane | the latest event time given in the lane, until that episode's receipt expires | at each first attempt |
+//! | `u` | unique key | [`Taken`](super::rows::Taken): by which episode, until when | with that episode |
+//! | `o` | note key | [`NoteRow`](super::rows::NoteRow): until when | with each such note |
+//! | `p` | note key ‖ chunk | what the note says, cut into pieces | with each such note |
+//! | `y` | time ‖ a key of `u`, `o` or `c` | for `c` the time that was given: when that row may go | with that row |
+//!
+//! Nothing counts on the order in which places are filled: an exchange has its place from its beginning, and its episode is appended at its
+//! end. Places that were never filled are gaps.
 
 use uuid::Uuid;
 
+use super::types::Key as Name;
 use super::{Lane, Seq, SinkId};
 
 /// A key.
 pub type Key = Vec<u8>;
+
+/// What a row of `y` speaks of.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Fading {
+    /// A row of `u`.
+    Unique(Name),
+    /// A row of `o`.
+    Note(Name),
+    /// A row of `c`.
+    Clock(SinkId, Lane),
+}
 
 fn key(table: u8, parts: &[&[u8]]) -> Key {
     let mut key = Vec::with_capacity(1 + parts.iter().map(|p| p.len()).sum::<usize>());
@@ -111,6 +130,48 @@ pub fn clock(sink: SinkId, lane: Lane) -> Key {
     key(b'c', &[&sink.0.to_be_bytes(), &lane.0])
 }
 
+pub fn uniques() -> Key {
+    key(b'u', &[])
+}
+
+pub fn unique(name: Name) -> Key {
+    key(b'u', &[&name.0])
+}
+
+pub fn notes() -> Key {
+    key(b'o', &[])
+}
+
+pub fn note(name: Name) -> Key {
+    key(b'o', &[&name.0])
+}
+
+pub fn note_text(name: Name) -> Key {
+    key(b'p', &[&name.0])
+}
+
+pub fn note_chunk(name: Name, n: u16) -> Key {
+    key(b'p', &[&name.0, &n.to_be_bytes()])
+}
+
+pub fn fadings() -> Key {
+    key(b'y', &[])
+}
+
+/// Everything that fades before `time`.
+pub fn fading_before(time: u64) -> Key {
+    key(b'y', &[&time.to_be_bytes()])
+}
+
+pub fn fading(time: u64, what: Fading) -> Key {
+    let row = match what {
+        Fading::Unique(name) => unique(name),
+        Fading::Note(name) => note(name),
+        Fading::Clock(sink, lane) => clock(sink, lane),
+    };
+    key(b'y', &[&time.to_be_bytes(), &row])
+}
+
 /// The first key behind every key that starts with `prefix`.
 pub fn end_of(prefix: &[u8]) -> Key {
     let mut end = prefix.to_vec();
@@ -158,6 +219,24 @@ pub fn expiry_of(key: &[u8]) -> Option<(u64, Seq, SinkId)> {
     ))
 }
 
+/// The name in a key of `u` or `o`.
+pub fn name_of(key: &[u8]) -> Option<Name> {
+    bytes(key, 1).map(Name)
+}
+
+/// Time and subject in a key of `y`.
+pub fn fading_of(key: &[u8]) -> Option<(u64, Fading)> {
+    let time = bytes(key, 1).map(u64::from_be_bytes)?;
+    let row = key.get(9..)?;
+    let what = match row.first()? {
+        b'u' => Fading::Unique(name_of(row)?),
+        b'o' => Fading::Note(name_of(row)?),
+        b'c' => Fading::Clock(SinkId(bytes(row, 1).map(u16::from_be_bytes)?), bytes(row, 3).map(Lane)?),
+        _ => return None,
+    };
+    Some((time, what))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -172,6 +251,10 @@ mod tests {
         assert_eq!(seq_of_episode(&chunk(5, 3)), Some(5));
         assert_eq!(expiry_of(&expiry(1, 2, s)), Some((1, 2, s)));
         assert_eq!(due_and_lane(b"r"), None);
+        for what in [Fading::Unique(Name([1; 16])), Fading::Note(Name([2; 16])), Fading::Clock(s, l)] {
+            assert_eq!(fading_of(&fading(9, what)), Some((9, what)));
+            assert!(fading(9, what) < fading_before(10) && fading(10, what) > fading_before(10));
+        }
     }
 
     #[test]

@@ -64,13 +64,6 @@ impl Store for Model {
         Ok(())
     }
 
-    fn last(&self, range: Range<Key>) -> Result<Option<(Key, Vec<u8>)>, StoreError> {
-        if range.start >= range.end {
-            return Ok(None);
-        }
-        Ok(self.maps().applied.range(range).next_back().map(|(k, v)| (k.clone(), v.clone())))
-    }
-
     fn apply(&self, writes: &Writes) -> Result<(), StoreError> {
         self.check()?;
         let mut maps = self.maps();

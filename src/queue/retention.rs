@@ -5,7 +5,7 @@ use uuid::Uuid;
 use super::engine::{Engine, SWEEP, due, move_ready, read_record, readable_record, waits_elsewhere};
 use super::rows::{Ended, Waiting};
 use super::txn::{Txn, TxnError};
-use super::{Deleted, Seq, SinkId, State, keys};
+use super::{Deleted, Seq, SinkId, State, keys, times};
 
 /// Bytes that an episode's index rows take, roughly; counted with its record.
 pub const ROWS: u64 = 256;
@@ -21,27 +21,32 @@ impl Engine {
         txn.remove(keys::ended(seq, sink));
         txn.remove(keys::dead(sink, seq));
         txn.remove(keys::expiry(dead.expires_at, seq, sink));
-        txn.put(keys::waiting(sink, dead.lane, seq), &Waiting { attempts: 0, not_before: now, ..dead.was })?;
+        txn.put(keys::waiting(sink, dead.lane, seq), &Waiting { attempts: 0, not_before: now, since: now, ..dead.was })?;
         move_ready(txn, sink, dead.lane, due)?;
         let state = self.sink(sink);
         state.row.ledger.dead -= 1;
         state.row.ledger.pending += 1;
-        if seq < state.row.oldest {
-            state.row.oldest = seq;
-            state.oldest = None;
-        }
+        state.put(seq);
         Ok(true)
     }
 
     /// Removes a dead letter for good; whether there was one.
-    pub fn purge(&mut self, txn: &mut Txn<'_>, sink: SinkId, seq: Seq) -> Result<bool, TxnError> {
+    pub fn purge(&mut self, txn: &mut Txn<'_>, sink: SinkId, seq: Seq, now: u64) -> Result<bool, TxnError> {
         let Some(dead) = dead_letter(txn, sink, seq)? else { return Ok(false) };
-        self.lapse(txn, sink, seq, dead, State::Purged)?;
+        self.lapse(txn, sink, seq, dead, State::Purged, now)?;
         Ok(true)
     }
 
     /// Nothing keeps this ended row any more: a receipt that expired, a dead letter that expired or was purged.
-    fn lapse(&mut self, txn: &mut Txn<'_>, sink: SinkId, seq: Seq, mut ended: Ended, state: State) -> Result<(), TxnError> {
+    fn lapse(
+        &mut self,
+        txn: &mut Txn<'_>,
+        sink: SinkId,
+        seq: Seq,
+        mut ended: Ended,
+        state: State,
+        now: u64,
+    ) -> Result<(), TxnError> {
         txn.remove(keys::expiry(ended.expires_at, seq, sink));
         let row = &mut self.sink(sink).row;
         if ended.state == State::Dead {
@@ -55,9 +60,10 @@ impl Engine {
         } else {
             row.delivered_kept -= 1;
         }
-        let clock = keys::clock(sink, ended.lane);
-        if txn.get::<u64>(&clock)? == Some(ended.was.at) {
-            txn.remove(clock);
+        if ended.expires_at <= now {
+            times::let_go(txn, sink, ended.lane, ended.was.time.ms(), now)?;
+        } else {
+            times::removed(txn, sink, ended.lane, ended.was.time.ms(), now)?;
         }
         ended.state = state;
         ended.expires_at = 0;
@@ -101,6 +107,7 @@ impl Engine {
                 let due = due(txn, sink, lane)?;
                 txn.remove(key);
                 move_ready(txn, sink, lane, due)?;
+                times::removed(txn, sink, lane, was.time.ms(), now)?;
                 self.left(txn, seq, sink, was.sinks)?;
                 let ledger = &mut self.sink(sink).row.ledger;
                 ledger.pending -= 1;
@@ -109,7 +116,7 @@ impl Engine {
                 txn.put(keys::ended(seq, sink), &ended)?;
             } else if let Some(ended) = txn.get::<Ended>(&keys::ended(seq, sink))?.filter(|e| e.expires_at != 0) {
                 let state = if ended.state == State::Dead { State::Purged } else { ended.state };
-                self.lapse(txn, sink, seq, ended, state)?;
+                self.lapse(txn, sink, seq, ended, state, now)?;
             }
         }
         self.drop_unkept(txn, seq)?;
@@ -123,7 +130,7 @@ impl Engine {
             match txn.get::<Ended>(&keys::ended(seq, sink)) {
                 Ok(Some(ended)) if ended.expires_at == time => {
                     let state = if ended.state == State::Dead { State::Expired } else { ended.state };
-                    self.lapse(txn, sink, seq, ended, state)?;
+                    self.lapse(txn, sink, seq, ended, state, now)?;
                 }
                 Ok(_) => txn.remove(keys::expiry(time, seq, sink)),
                 Err(TxnError::Codec(error)) => {
@@ -137,13 +144,13 @@ impl Engine {
     }
 
     /// Makes room for `size` bytes: receipts, the oldest first, never what is still to be delivered.
-    pub(super) fn evict(&mut self, txn: &mut Txn<'_>, size: u64) -> Result<(), TxnError> {
+    pub(super) fn evict(&mut self, txn: &mut Txn<'_>, size: u64, now: u64) -> Result<(), TxnError> {
         for (_, seq, sink) in expiring(txn, u64::MAX)? {
             if self.meta.bytes + size <= self.limits.max_bytes {
                 break;
             }
             if let Some(ended) = txn.get::<Ended>(&keys::ended(seq, sink))?.filter(|e| e.state == State::Delivered) {
-                self.lapse(txn, sink, seq, ended, State::Delivered)?;
+                self.lapse(txn, sink, seq, ended, State::Delivered, now)?;
             }
         }
         Ok(())

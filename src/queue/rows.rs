@@ -1,20 +1,30 @@
-//! The values behind the [`keys`](super::keys). Version 1: never changed once released (see [`codec`](super::codec)).
+//! The values behind the [`keys`](super::keys). None is changed once released: see [`codec`](super::codec) for how one gets a new version,
+//! and [`former`](super::former) for the old ones.
+//!
+//! | value | version | since the one before |
+//! |---|---|---|
+//! | [`Waiting`], and [`Ended`] with it | 2 | the event time is given when the episode is first sent, not when it is appended |
+//! | [`Episode`] | 2 | when the event happened, digests, the request itself, names of speakers |
+//! | all others | 1 | |
 
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
-use super::{Lane, Ledger, Seq, SinkId, State};
+use super::codec::{CodecError, Former, Stored};
+use super::former;
+use super::{Attempt, Lane, Ledger, Seq, SinkId, State};
+use crate::episode::Episode;
 
 /// `m`: what concerns the queue as a whole.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Meta {
-    /// The place of the next episode.
+    /// Above every place that was ever used.
     pub next_seq: Seq,
     /// The id of the next sink.
     pub next_sink: u16,
     /// Episodes with a sink that waits for them.
     pub episodes: u64,
-    /// Bytes of stored records.
+    /// Bytes of stored records, notes and unique keys.
     pub bytes: u64,
 }
 
@@ -58,6 +68,35 @@ pub enum Sent {
     Accepted(u64),
 }
 
+/// The time of an event (ms), on its way to being strictly after that of every event that was sent before it in its lane.
+///
+/// It is given when the episode is first claimed, because only then is it known what was sent before: until then an episode with an earlier
+/// place may still come. The clock may stand still or be set back, and the time that an exchange names is anybody's guess: such an event is
+/// moved behind its predecessor, by a millisecond.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Time {
+    /// Never sent: when the event happened.
+    Event(u64),
+    /// Given for an attempt that, as far as is known, did not reach the sink. Another one is given where others were sent meanwhile.
+    Given(u64),
+    /// The sink may have seen it with this time: it keeps it, also as a dead letter that is put back.
+    Sent(u64),
+}
+
+impl Time {
+    /// Milliseconds since the Unix epoch.
+    pub fn ms(self) -> u64 {
+        let (Self::Event(ms) | Self::Given(ms) | Self::Sent(ms)) = self;
+        ms
+    }
+
+    /// The sink may have seen it.
+    #[must_use]
+    pub fn seen(self) -> Self {
+        if let Self::Given(at) = self { Self::Sent(at) } else { self }
+    }
+}
+
 /// `l`: an episode that waits in a lane.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Waiting {
@@ -65,8 +104,10 @@ pub struct Waiting {
     pub attempts: u32,
     /// No attempt before this time (ms).
     pub not_before: u64,
-    /// The time of the event (ms): when it was captured, later by a millisecond where that wouldn't be after its predecessor in the lane.
-    pub at: u64,
+    /// What its age counts from (ms): when it was captured, or put back.
+    pub since: u64,
+    /// The time of the event.
+    pub time: Time,
     /// What became of the latest attempt.
     pub sent: Sent,
     /// Lines of history.
@@ -90,4 +131,59 @@ pub struct Ended {
     pub lane: Lane,
     /// What it was while it waited.
     pub was: Waiting,
+}
+
+/// `u`: a key that an episode has taken.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Taken {
+    /// The episode's id.
+    pub id: Uuid,
+    /// The key is free again at this time (ms).
+    pub until: u64,
+}
+
+/// `o`: a note; its text is in `p`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct NoteRow {
+    /// It is forgotten at this time (ms).
+    pub until: u64,
+}
+
+/// `p`: what a note says, cut into pieces as records are.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct NoteText(#[serde(with = "serde_bytes")] pub Vec<u8>);
+
+impl Stored for Meta {}
+impl Stored for SinkRow {}
+impl Stored for SinkId {}
+/// A place in `i`, a time in `c`.
+impl Stored for u64 {}
+impl Stored for Record {}
+impl Stored for Attempt {}
+impl Stored for Taken {}
+impl Stored for NoteRow {}
+impl Stored for NoteText {}
+
+impl Stored for Waiting {
+    const VERSION: u8 = 2;
+
+    fn upgrade(former: &Former<'_>) -> Result<Self, CodecError> {
+        former.read::<former::Waiting1>().map(Self::from)
+    }
+}
+
+impl Stored for Ended {
+    const VERSION: u8 = 2;
+
+    fn upgrade(former: &Former<'_>) -> Result<Self, CodecError> {
+        former.read::<former::Ended1>().map(Self::from)
+    }
+}
+
+impl Stored for Episode {
+    const VERSION: u8 = 2;
+
+    fn upgrade(former: &Former<'_>) -> Result<Self, CodecError> {
+        former.read::<former::Episode1>().map(Self::from)
+    }
 }

@@ -8,12 +8,15 @@ use std::time::{Duration, Instant};
 use tokio::sync::{Notify, oneshot};
 use uuid::Uuid;
 
-use super::engine::{Append, Engine};
+use super::append::{Append, Places};
+use super::engine::Engine;
+use super::holds::Holds;
+use super::notes::Writing;
 use super::store::Store;
-use super::{AppendError, Attempt, Claim, ClaimRequest, Claims, Deleted, Finish, Seq, SinkId, Stats};
+use super::{AppendError, Appended, Attempt, Claim, ClaimRequest, Claims, Deleted, Finish, Seq, SinkId, Stats};
 use crate::clock::Clock;
 
-/// Bytes of episodes that may wait for the writer.
+/// Bytes of episodes and notes that may wait for the writer.
 const BUFFER: usize = 64 << 20;
 
 /// Operations in one batch, at most.
@@ -27,7 +30,8 @@ pub type Reply<T> = oneshot::Sender<Result<T, AppendError>>;
 
 /// What the writer is asked to do.
 pub enum Op {
-    Append(Append, Reply<()>, Instant),
+    Append(Vec<Append>, Reply<Appended>, Instant),
+    Note(Writing, Reply<()>),
     Claim(SinkId, ClaimRequest, Reply<Claims>),
     Begin(Claim, Reply<Option<u32>>),
     Accepted(Claim),
@@ -38,10 +42,23 @@ pub enum Op {
     Pause(SinkId, Option<String>, Reply<()>),
 }
 
+impl Op {
+    /// Bytes that it brings along.
+    fn len(&self) -> usize {
+        match self {
+            Self::Append(new, ..) => new.iter().map(Append::len).sum(),
+            Self::Note(note, _) => note.text.len(),
+            _ => 0,
+        }
+    }
+}
+
 /// What the writer shares with everyone.
 pub struct Shared {
     pub store: Arc<dyn Store>,
     pub clock: Clock,
+    pub places: Arc<Places>,
+    pub holds: Holds,
     buffer: Mutex<Buffer>,
     wake: Condvar,
     pub(super) full: AtomicBool,
@@ -78,6 +95,8 @@ impl Shared {
         Self {
             store: engine.store.clone(),
             clock,
+            places: engine.places.clone(),
+            holds: Holds::default(),
             buffer: Mutex::default(),
             wake: Condvar::new(),
             full: AtomicBool::new(false),
@@ -110,10 +129,7 @@ impl Shared {
 
     /// Hands an operation to the writer.
     pub fn submit(&self, op: Op) -> Result<(), AppendError> {
-        let bytes = match &op {
-            Op::Append(append, ..) => append.record.len(),
-            _ => 0,
-        };
+        let bytes = op.len();
         let wake = {
             let mut buffer = lock(&self.buffer);
             if buffer.closed || (bytes > 0 && (buffer.bytes + bytes > BUFFER || self.is_degraded())) {
@@ -127,6 +143,13 @@ impl Shared {
             self.wake.notify_one();
         }
         Ok(())
+    }
+
+    /// Tells the schedulers of these sinks that there may be work.
+    pub fn ring(&self, sinks: impl Fn(SinkId) -> bool) {
+        for bell in self.sinks.iter().filter(|s| sinks(s.id)) {
+            bell.ring.notify_one();
+        }
     }
 
     /// Takes nothing more; the writer commits what it has and ends.
@@ -151,8 +174,7 @@ impl Shared {
         if ops.len() > BATCH {
             buffer.ops = ops.split_off(BATCH);
         }
-        let left = buffer.ops.iter().map(|op| if let Op::Append(a, ..) = op { a.record.len() } else { 0 }).sum();
-        buffer.bytes = left;
+        buffer.bytes = buffer.ops.iter().map(Op::len).sum();
         Some(ops)
     }
 }

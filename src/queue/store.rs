@@ -59,9 +59,6 @@ pub trait Store: Send + Sync + 'static {
     /// Visits the entries of a range in order.
     fn scan(&self, range: Range<Key>, visit: Visit<'_>) -> Result<(), StoreError>;
 
-    /// The last entry of a range.
-    fn last(&self, range: Range<Key>) -> Result<Option<(Key, Vec<u8>)>, StoreError>;
-
     /// Applies all of `writes` or none of them. Not yet on stable storage.
     fn apply(&self, writes: &Writes) -> Result<(), StoreError>;
 
@@ -146,16 +143,6 @@ impl Store for Sled {
         })
     }
 
-    fn last(&self, range: Range<Key>) -> Result<Option<(Key, Vec<u8>)>, StoreError> {
-        self.with(|open| match open.db.range(range).next_back() {
-            Some(entry) => {
-                let (key, value) = entry?;
-                Ok(Some((key.to_vec(), value.to_vec())))
-            }
-            None => Ok(None),
-        })
-    }
-
     fn apply(&self, writes: &Writes) -> Result<(), StoreError> {
         let mut batch = sled::Batch::default();
         for (key, value) in writes {
@@ -199,6 +186,6 @@ mod tests {
         let store = Sled::open(&path).unwrap();
         store.apply(&[(b"a".to_vec(), None)].into()).unwrap();
         assert_eq!(store.get(b"a").unwrap(), None);
-        assert_eq!(store.last(b"a".to_vec()..b"z".to_vec()).unwrap(), Some((b"b".to_vec(), b"2".to_vec())));
+        assert_eq!(store.get(b"b").unwrap(), Some(b"2".to_vec()));
     }
 }

@@ -1,10 +1,14 @@
 //! The queue as its users see it, on a store that can crash.
 
-use std::collections::{BTreeMap, BTreeSet};
+mod former;
+mod held;
+mod places;
+mod remembered;
+mod schedule;
+
 use std::sync::Arc;
 use std::time::Duration;
 
-use proptest::prelude::*;
 use uuid::Uuid;
 
 use super::model::Model;
@@ -88,11 +92,50 @@ impl Bench {
     }
 
     fn append_at(&self, session: &str, n: u64, sinks: &[&str], captured_at: u64) -> Result<(), AppendError> {
-        let lanes: Vec<_> = sinks.iter().map(|s| (self.queue.sink_id(s).unwrap(), Lane::of(session))).collect();
-        {
-            let episode = Episode { captured_at, ..episode(session, n) };
-            now(self.queue.append(&[New::of(&episode, &lanes)])?).map(drop)
+        let episode = Episode { captured_at, ..episode(session, n) };
+        self.append_new(&New::of(&episode, &self.lanes(session, sinks))).map(drop)
+    }
+
+    /// At a place.
+    fn put(&self, session: &str, place: Seq, sinks: &[&str]) {
+        let episode = episode(session, place);
+        let lanes = self.lanes(session, sinks);
+        assert_eq!(self.append_new(&New { place: Some(place), ..New::of(&episode, &lanes) }), Ok(None));
+    }
+
+    /// The id of the earlier one, if it was left out.
+    fn append_new(&self, new: &New<'_>) -> Result<Option<Uuid>, AppendError> {
+        now(self.queue.append(std::slice::from_ref(new))?).map(|appended| appended[0])
+    }
+
+    fn lanes(&self, session: &str, sinks: &[&str]) -> Vec<(SinkId, Lane)> {
+        sinks.iter().map(|s| (self.queue.sink_id(s).unwrap(), Lane::of(session))).collect()
+    }
+
+    /// The process goes on at another time, what is in memory only aside; nothing is lost.
+    fn reopen(&mut self, at: u64) {
+        self.queue = Queue::inline(self.store.clone(), &self.config, &["a", "b"], Clock::Fixed(at));
+    }
+
+    /// Lets expire what has to.
+    fn tidy(&self) {
+        if let WriterSide::Inline(writer) = &mut *self.queue.writer() {
+            while writer.tidy() {}
         }
+    }
+
+    /// The first bytes of the keys that there are.
+    fn tables(&self) -> String {
+        let mut tables = String::new();
+        let all = |key: &[u8], _: &[u8]| {
+            let table = char::from(key[0]);
+            if !tables.ends_with(table) {
+                tables.push(table);
+            }
+            true
+        };
+        self.store.scan(Vec::new()..vec![u8::MAX], &mut { all }).unwrap();
+        tables
     }
 
     fn claim(&self, sink: &str, max: usize) -> Vec<Claim> {
@@ -184,21 +227,6 @@ fn a_time_beyond_every_delay_is_due() {
 }
 
 #[test]
-fn event_times_of_a_lane_increase_even_when_the_clock_does_not() {
-    let bench = Bench::new(config());
-    bench.append("s", 1, &["a"]).unwrap();
-    bench.append("s", 2, &["a"]).unwrap();
-    let claim = bench.claim("a", 9)[0];
-    assert_eq!(claim.at, START);
-    bench.queue.finish(claim, Finish::Delivered { confirmed_in: Some(5) }, None);
-    let claim = bench.claim("a", 9)[0];
-    assert_eq!(claim.at, START + 1);
-    bench.queue.finish(claim, Finish::Delivered { confirmed_in: Some(5) }, None);
-    bench.append("s", 3, &["a"]).unwrap();
-    assert_eq!(bench.claim("a", 9)[0].at, START + 2, "also when the lane has run empty");
-}
-
-#[test]
 fn inv9_a_full_queue_refuses_and_takes_again_when_it_has_room() {
     let bench = Bench::new(config::Queue { max_episodes: 2, ..config() });
     bench.append("s", 1, &["a", "b"]).unwrap();
@@ -219,12 +247,12 @@ fn inv9_the_limit_holds_within_one_batch() {
     let mut side = bench.queue.writer();
     let WriterSide::Inline(inline) = &mut *side else { unreachable!() };
     let mut txn = Txn::new(&*bench.store);
+    let lanes = [(sink, Lane::of("s"))];
     let taken = (1..=3).map(|n| {
-        let append =
-            Append { id: Uuid::from_u128(n), captured_at: START, lanes: vec![(sink, Lane::of("s"))], record: vec![0; 100] };
-        inline.engine.append(&mut txn, &append, START).unwrap()
+        let append = encode(&New::of(&episode("s", n), &lanes)).unwrap();
+        inline.engine.append(&mut txn, &[append], START).unwrap()
     });
-    assert_eq!(taken.collect::<Vec<_>>(), [Ok(()), Ok(()), Err(AppendError::Full)]);
+    assert_eq!(taken.collect::<Vec<_>>(), [Ok(vec![None]), Ok(vec![None]), Err(AppendError::Full)]);
 }
 
 #[test]
@@ -261,163 +289,4 @@ fn a_paused_sink_stays_paused_over_a_crash() {
     now(bench.queue.pause(bench.queue.sink_id("b").unwrap(), Some("operator".into()))).unwrap();
     bench.crash(START);
     assert_eq!(bench.queue.stats().sinks[1].paused.as_deref(), Some("operator"));
-}
-
-#[derive(Debug, Clone)]
-enum Step {
-    Append { session: u8, both: bool },
-    Claim { sink: bool, max: usize },
-    Deliver(prop::sample::Index),
-    Retry(prop::sample::Index, u64),
-    Dead(prop::sample::Index),
-    Redrive(prop::sample::Index),
-    Purge(prop::sample::Index),
-    Delete(prop::sample::Index),
-    Tick(u64),
-    Crash,
-}
-
-fn step() -> impl Strategy<Value = Step> {
-    let index = any::<prop::sample::Index>;
-    prop_oneof![
-        6 => (0u8..4, any::<bool>()).prop_map(|(session, both)| Step::Append { session, both }),
-        6 => (any::<bool>(), 1usize..4).prop_map(|(sink, max)| Step::Claim { sink, max }),
-        5 => index().prop_map(Step::Deliver),
-        2 => (index(), 0u64..50_000).prop_map(|(i, d)| Step::Retry(i, d)),
-        2 => index().prop_map(Step::Dead),
-        2 => index().prop_map(Step::Redrive),
-        1 => index().prop_map(Step::Purge),
-        1 => index().prop_map(Step::Delete),
-        2 => (0u64..2 * DAY).prop_map(Step::Tick),
-        1 => Just(Step::Crash),
-    ]
-}
-
-/// What must be true, kept in the plainest way.
-#[derive(Default)]
-struct Oracle {
-    /// Per sink and session: the places that wait, in order.
-    waiting: BTreeMap<(SinkId, u8), BTreeSet<Seq>>,
-    dead: BTreeSet<(SinkId, u8, Seq)>,
-    claimed: Vec<(Claim, u8)>,
-    captured: u64,
-    delivered: u64,
-    purged: u64,
-}
-
-impl Oracle {
-    fn take(&mut self, index: prop::sample::Index) -> Option<(Claim, u8)> {
-        if self.claimed.is_empty() {
-            return None;
-        }
-        let (claim, session) = self.claimed.remove(index.index(self.claimed.len()));
-        Some((claim, session))
-    }
-}
-
-proptest! {
-    #![proptest_config(ProptestConfig { cases: 300, ..ProptestConfig::default() })]
-
-    /// inv4, inv5, inv6, inv8: after every step of any schedule, crashes included.
-    #[test]
-    fn inv5_inv8_any_schedule_keeps_order_and_ledger(steps in prop::collection::vec(step(), 1..80)) {
-        let mut bench = Bench::new(config());
-        let ids = [bench.queue.sink_id("a").unwrap(), bench.queue.sink_id("b").unwrap()];
-        let (mut oracle, mut time, mut n) = (Oracle::default(), START, 0u64);
-        for step in steps {
-            time += 1;
-            match step {
-                Step::Append { session, both } => {
-                    n += 1;
-                    let sinks: &[&str] = if both { &["a", "b"] } else { &["a"] };
-                    bench.append_at(&session.to_string(), n, sinks, time).unwrap();
-                    for sink in ids.iter().take(sinks.len()) {
-                        oracle.waiting.entry((*sink, session)).or_default().insert(n);
-                        oracle.captured += 1;
-                    }
-                }
-                Step::Claim { sink, max } => {
-                    let id = ids[usize::from(sink)];
-                    let claims = bench.claim(if sink { "b" } else { "a" }, max);
-                    prop_assert!(claims.len() <= max);
-                    for claim in claims {
-                        let session = (0..4).find(|s| Lane::of(&s.to_string()) == claim.lane).unwrap();
-                        let busy = oracle.claimed.iter().any(|(c, _)| c.sink == id && c.lane == claim.lane);
-                        prop_assert!(!busy, "two attempts of one lane");
-                        prop_assert_eq!(oracle.waiting[&(id, session)].first(), Some(&claim.seq), "out of order");
-                        oracle.claimed.push((claim, session));
-                    }
-                }
-                Step::Deliver(i) => if let Some((claim, session)) = oracle.take(i) {
-                    bench.queue.finish(claim, Finish::Delivered { confirmed_in: Some(1) }, None);
-                    oracle.waiting.get_mut(&(claim.sink, session)).unwrap().remove(&claim.seq);
-                    oracle.delivered += 1;
-                },
-                Step::Retry(i, delay) => if let Some((claim, _)) = oracle.take(i) {
-                    bench.queue.finish(claim, Finish::Retry { delay, sent: Sent::No }, None);
-                },
-                Step::Dead(i) => if let Some((claim, session)) = oracle.take(i) {
-                    bench.queue.finish(claim, Finish::Dead { reason: "rejected" }, None);
-                    oracle.waiting.get_mut(&(claim.sink, session)).unwrap().remove(&claim.seq);
-                    oracle.dead.insert((claim.sink, session, claim.seq));
-                },
-                Step::Redrive(_) | Step::Purge(_) if oracle.dead.is_empty() => {}
-                Step::Redrive(i) => {
-                    let chosen = *oracle.dead.iter().nth(i.index(oracle.dead.len())).unwrap();
-                    oracle.dead.remove(&chosen);
-                    let (sink, session, seq) = chosen;
-                    prop_assert_eq!(now(bench.queue.ask(|r| Op::Redrive(vec![(sink, seq)], r)).unwrap()), Ok(1));
-                    oracle.waiting.entry((sink, session)).or_default().insert(seq);
-                }
-                Step::Purge(i) => {
-                    let chosen = *oracle.dead.iter().nth(i.index(oracle.dead.len())).unwrap();
-                    oracle.dead.remove(&chosen);
-                    prop_assert_eq!(now(bench.queue.ask(|r| Op::Purge(vec![(chosen.0, chosen.2)], r)).unwrap()), Ok(1));
-                    oracle.purged += 1;
-                }
-                Step::Delete(i) => {
-                    let seq = i.index(usize::try_from(n).unwrap() + 1) as u64;
-                    if oracle.claimed.iter().any(|(c, _)| c.seq == seq) {
-                        prop_assert_eq!(now(bench.queue.delete(Uuid::from_u128(u128::from(seq)))), Ok(Deleted::InFlight));
-                    } else {
-                        now(bench.queue.delete(Uuid::from_u128(u128::from(seq)))).unwrap();
-                        for set in oracle.waiting.values_mut() {
-                            oracle.purged += u64::from(set.remove(&seq));
-                        }
-                        let before = oracle.dead.len();
-                        oracle.dead.retain(|(_, _, s)| *s != seq);
-                        oracle.purged += (before - oracle.dead.len()) as u64;
-                        prop_assert!(bench.queue.episode(Uuid::from_u128(u128::from(seq))).is_none());
-                    }
-                }
-                Step::Tick(by) => {
-                    time += by;
-                    bench.queue = Queue::inline(bench.store.clone(), &bench.config, &["a", "b"], Clock::Fixed(time));
-                    if let WriterSide::Inline(writer) = &mut *bench.queue.writer() {
-                        while writer.tidy() {}
-                    }
-                    oracle.claimed.clear();
-                    // Dead letters are kept for 30 days; no schedule here lasts that long unless it ticks often.
-                    let dead: BTreeSet<_> = oracle.dead.iter().filter(|(sink, _, seq)| {
-                        bench.queue.episode(Uuid::from_u128(u128::from(*seq))).is_some_and(|v| {
-                            v.sinks.iter().any(|s| Some(*sink) == bench.queue.sink_id(&s.sink) && s.state == State::Dead)
-                        })
-                    }).copied().collect();
-                    oracle.dead = dead;
-                }
-                Step::Crash => {
-                    bench.crash(time);
-                    oracle.claimed.clear();
-                }
-            }
-            prop_assert_eq!(bench.queue.check(), Vec::<String>::new());
-            let ledger = bench.queue.stats().ledger;
-            prop_assert_eq!(ledger.gap(), 0);
-            prop_assert_eq!(ledger.captured, oracle.captured);
-            prop_assert_eq!(ledger.delivered, oracle.delivered);
-            prop_assert_eq!(ledger.purged, oracle.purged);
-            prop_assert_eq!(ledger.dead, oracle.dead.len() as u64);
-            prop_assert_eq!(ledger.pending, oracle.waiting.values().map(|s| s.len() as u64).sum::<u64>());
-        }
-    }
 }

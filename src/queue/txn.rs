@@ -3,12 +3,9 @@
 //! Only the writer makes one, so what it reads can't change under it. Many operations share one transaction and so one commit.
 
 use std::collections::btree_map::Entry;
-use std::ops::{Bound, Range};
+use std::ops::Range;
 
-use serde::Serialize;
-use serde::de::DeserializeOwned;
-
-use super::codec::{self, CodecError};
+use super::codec::{self, CodecError, Stored};
 use super::keys::{self, Key};
 use super::store::{Store, StoreError, Visit, Writes};
 
@@ -49,7 +46,7 @@ impl<'a> Txn<'a> {
         self.writes.insert(key, Some(value));
     }
 
-    pub fn put<T: Serialize>(&mut self, key: Key, value: &T) -> Result<(), TxnError> {
+    pub fn put<T: Stored>(&mut self, key: Key, value: &T) -> Result<(), TxnError> {
         self.writes.insert(key, Some(codec::encode(value)?));
         Ok(())
     }
@@ -72,7 +69,7 @@ impl<'a> Txn<'a> {
         }
     }
 
-    pub fn get<T: DeserializeOwned>(&self, key: &[u8]) -> Result<Option<T>, TxnError> {
+    pub fn get<T: Stored>(&self, key: &[u8]) -> Result<Option<T>, TxnError> {
         Ok(self.get_raw(key)?.map(|v| codec::decode(&v)).transpose()?)
     }
 
@@ -113,23 +110,6 @@ impl<'a> Txn<'a> {
         })?;
         Ok(found)
     }
-
-    /// The last entry that starts with `prefix`.
-    pub fn last(&self, prefix: &[u8]) -> Result<Option<(Key, Vec<u8>)>, TxnError> {
-        let mut end = keys::end_of(prefix);
-        loop {
-            let stored = self.store.last(prefix.to_vec()..end.clone())?;
-            let low = stored.as_ref().map_or_else(|| prefix.to_vec(), |(k, _)| k.clone());
-            let range = (Bound::Included(low.as_slice()), Bound::Excluded(end.as_slice()));
-            let pending = self.writes.range::<[u8], _>(range).rev().find_map(|(k, v)| Some((k.clone(), v.clone()?)));
-            match (pending, stored) {
-                (Some(pending), _) => return Ok(Some(pending)),
-                // The stored entry is being removed: look before it.
-                (None, Some((k, _))) if self.writes.contains_key(&k) => end = k,
-                (None, stored) => return Ok(stored),
-            }
-        }
-    }
 }
 
 #[cfg(test)]
@@ -164,10 +144,7 @@ mod tests {
             txn.scan(vec![low]..vec![0xff, 0], &mut |k, v| { seen.push((k[0], v[0])); true }).unwrap();
             prop_assert_eq!(seen, after.range(low..).map(|(k, v)| (*k, *v)).collect::<Vec<_>>());
             let expected = after.get(&low).map(|v| (vec![low], vec![*v]));
-            prop_assert_eq!(txn.first(&[low]).unwrap(), expected.clone());
-            prop_assert_eq!(txn.last(&[low]).unwrap(), expected);
-            let all = txn.last(&[]).unwrap();
-            prop_assert_eq!(all, after.last_key_value().map(|(k, v)| (vec![*k], vec![*v])));
+            prop_assert_eq!(txn.first(&[low]).unwrap(), expected);
         }
     }
 }

@@ -28,7 +28,7 @@ impl Lane {
     }
 }
 
-/// An episode's place in the order of capture; never reused.
+/// An episode's place in the order of arrival; never used twice.
 pub type Seq = u64;
 
 /// The key of a [`Unique`] or a [`Note`]: 16 bytes of the SHA-256 of a scope and a text.
@@ -64,7 +64,7 @@ pub struct Unique {
 pub struct Note {
     /// What it is found by; a later note with the same key replaces it.
     pub key: Key,
-    /// A few kilobytes at most.
+    /// What it says: 16 MiB at most, a few kilobytes as a rule.
     pub value: Vec<u8>,
     /// When it is forgotten (queue time, ms).
     pub until: u64,
@@ -77,11 +77,12 @@ pub struct New<'a> {
     pub episode: &'a Episode,
     /// Where it goes.
     pub lanes: &'a [(SinkId, Lane)],
-    /// Its place, from [`Queue::reserve`](super::Queue::reserve); none: behind all others.
+    /// Its place, from [`Queue::reserve`](super::Queue::reserve), used once; none: behind all others. Other places of its lanes may have
+    /// been filled, even delivered, before: it is the next one then of those behind it.
     pub place: Option<Seq>,
-    /// No episode is appended where one with this key was.
+    /// It is left out if an episode with this key is there.
     pub unique: Option<Unique>,
-    /// Written in the same commit.
+    /// Written in the same commit, if the episode is.
     pub note: Option<Note>,
 }
 
@@ -153,7 +154,7 @@ pub struct ClaimRequest {
     pub in_doubt: bool,
     /// Attempts after which no further one is made.
     pub max_attempts: u32,
-    /// Age (ms since the event) after which no further attempt is made.
+    /// Age (ms since it was captured, or put back) after which no further attempt is made.
     pub max_age: u64,
     /// The longest delay (ms) that a retry can have: what is due later than that is due.
     pub longest_delay: u64,
@@ -164,7 +165,7 @@ pub struct ClaimRequest {
 pub struct Claims {
     /// Heads of lanes. Each must be given to [`Queue::finish`](super::Queue::finish).
     pub claims: Vec<Claim>,
-    /// When the next lane is due (queue time), if one waits for a time.
+    /// When to look again (queue time): a lane is due then, or a hold ends by itself.
     pub next_due: Option<u64>,
 }
 
@@ -179,7 +180,7 @@ pub struct Claim {
     pub seq: Seq,
     /// Attempts begun; the one that this claim is for is among them if `sent` is [`Sent::No`] and it isn't exhausted.
     pub attempts: u32,
-    /// The time of the event, strictly increasing within a lane (ms).
+    /// The time of the event (ms): the same for each attempt, and later than those of all that were sent before it in its lane.
     pub at: u64,
     /// What was known of an earlier attempt when it was claimed. Anything but [`Sent::No`]: look it up before sending.
     pub sent: Sent,
@@ -311,7 +312,7 @@ pub struct Filter {
     pub after: Option<Seq>,
 }
 
-/// A page of a listing, in the order of capture.
+/// A page of a listing, in the order of arrival.
 #[derive(Debug, Clone, Default)]
 pub struct Page {
     /// The episodes.

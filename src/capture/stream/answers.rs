@@ -1,15 +1,16 @@
 //! What is asked of a stream beside its text: one node for each probe, all nodes for each gathering source.
 
+use std::borrow::Cow;
+
 use serde_json::Value;
 
+use super::Pick;
 use super::path::Path;
-use super::text::{floor, grow};
+use super::text::{floor, grow, lines_of};
 
-/// The answer to a probe: of the first event that yields, or of the last.
-#[derive(Debug)]
+/// The answer to a probe.
+#[derive(Debug, Default)]
 pub struct Asked {
-    path: Path,
-    last: bool,
     found: Option<Value>,
     weight: usize,
 }
@@ -56,26 +57,26 @@ impl Budget {
 }
 
 impl Asked {
-    /// Nothing found yet.
-    pub fn new(path: Path, last: bool) -> Self {
-        Self { path, last, found: None, weight: 0 }
-    }
-
     /// Asks an event; false where its answer was too long to keep.
     ///
     /// `null` and what is empty yield nothing. `false` yields, but where the first answer is wanted a later one goes before it: for
     /// `success_if` a stream holds if some event does.
-    pub fn ask(&mut self, json: &Value, budget: &mut Budget) -> bool {
-        let is_settled = !self.last && !matches!(self.found, None | Some(Value::Bool(false)));
+    pub fn ask(&mut self, path: &Path, pick: Pick, json: &Value, budget: &mut Budget) -> bool {
+        let is_settled = pick == Pick::First && !matches!(self.found, None | Some(Value::Bool(false)));
         if is_settled {
             return true;
         }
-        let node = self.path.nodes(json).first().filter(|node| !is_empty(node));
-        let Some(node) = node.filter(|node| self.found.as_ref() != Some(node)) else { return true };
-        let weight = weight(node);
+        let nodes = path.nodes(json);
+        let node = match pick {
+            Pick::First | Pick::Last => nodes.first().map(Cow::Borrowed),
+            Pick::Texts => Some(Cow::Owned(Value::String(lines_of(nodes.all())))),
+        };
+        let node = node.filter(|node| !is_empty(node) && self.found.as_ref() != Some(&**node));
+        let Some(node) = node else { return true };
+        let weight = weight(&node);
         budget.used -= self.weight;
         if budget.take(weight) {
-            (self.found, self.weight) = (Some(node.clone()), weight);
+            (self.found, self.weight) = (Some(node.into_owned()), weight);
             return true;
         }
         budget.used += self.weight;

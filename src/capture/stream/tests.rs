@@ -29,9 +29,9 @@ impl Given<'_> {
         let path = |text: &&str| JsonPath::parse(text).unwrap();
         let paths = |texts: &[&str]| texts.iter().map(|text| EventPath::parse(text).unwrap()).collect::<Vec<_>>();
         let marker = |text: &&str| EventPath::parse(text).map_or_else(|_| Marker::Text((*text).to_owned()), Marker::Path);
-        let probe = |last| move |text: &&str| Probe { path: path(text), last };
-        Arc::new(Plan {
-            rules: Stream {
+        let probe = |pick| move |text: &&str| Probe { path: path(text), pick };
+        Arc::new(Plan::new(
+            &Stream {
                 format: StreamFormat::Sse,
                 append: paths(self.append),
                 replace: paths(self.replace),
@@ -39,10 +39,11 @@ impl Given<'_> {
                 end: self.end.iter().map(marker).collect(),
                 error: self.error.iter().map(marker).collect(),
             },
-            probes: self.first.iter().map(probe(false)).chain(self.last.iter().map(probe(true))).collect(),
-            gathers: paths(self.gathers),
-            max: if self.max == 0 { 1 << 20 } else { self.max },
-        })
+            self.first.iter().map(probe(Pick::First)).chain(self.last.iter().map(probe(Pick::Last))).collect(),
+            paths(self.gathers),
+            Redactor::default(),
+            if self.max == 0 { 1 << 20 } else { self.max },
+        ))
     }
 
     /// Reads a stream of server-sent events.

@@ -1,4 +1,4 @@
-//! The texts of a stream: one for each id, and one without.
+//! The texts of a stream: one for each id.
 
 use std::collections::HashMap;
 
@@ -16,8 +16,8 @@ pub struct Texts {
     /// In order of first appearance.
     rows: Vec<String>,
     places: HashMap<String, usize>,
-    /// Where the text without an id is.
-    nameless: Option<usize>,
+    /// The one that was spoken of last: what names no id goes on with it.
+    latest: Option<usize>,
     /// Something did not fit: what came after it would stand at a wrong place.
     full: bool,
 }
@@ -25,7 +25,7 @@ pub struct Texts {
 impl Texts {
     /// None yet; at most `max` bytes of them.
     pub fn new(max: usize) -> Self {
-        Self { max, used: 0, rows: Vec::new(), places: HashMap::new(), nameless: None, full: false }
+        Self { max, used: 0, rows: Vec::new(), places: HashMap::new(), latest: None, full: false }
     }
 
     /// Appends to the text of an id; whether all of it fitted.
@@ -52,7 +52,7 @@ impl Texts {
             None => {
                 self.rows.clear();
                 self.places.clear();
-                (self.used, self.nameless) = (0, None);
+                (self.used, self.latest) = (0, None);
             }
             Some(_) => {
                 if let Some(text) = self.place(id).and_then(|place| self.rows.get_mut(place)) {
@@ -78,8 +78,9 @@ impl Texts {
 
     /// Where the text of an id is, or is to be; none where there is no room for another.
     fn place(&mut self, id: Option<&str>) -> Option<usize> {
-        let known = id.map_or(self.nameless, |id| self.places.get(id).copied());
+        let known = id.map_or(self.latest, |id| self.places.get(id).copied());
         if known.is_some() {
+            self.latest = known;
             return known;
         }
         let cost = id.map_or(0, str::len) + if self.rows.is_empty() { 0 } else { PER_TEXT };
@@ -87,11 +88,11 @@ impl Texts {
         self.used = self.used.checked_add(cost).filter(|used| *used < self.max)?;
         let place = self.rows.len();
         self.rows.push(String::new());
-        match id {
-            Some(id) => drop(self.places.insert(id.to_owned(), place)),
-            None => self.nameless = Some(place),
+        if let Some(id) = id {
+            self.places.insert(id.to_owned(), place);
         }
-        Some(place)
+        self.latest = Some(place);
+        self.latest
     }
 
     /// Bytes of memory.
@@ -120,6 +121,20 @@ pub fn floor(text: &str, max: usize) -> &str {
         end -= 1; // 0 is a boundary.
     }
     text.get(..end).unwrap_or_default()
+}
+
+/// The texts of nodes, a line each.
+pub fn lines_of<'j>(nodes: impl IntoIterator<Item = &'j Value>) -> String {
+    let mut lines = String::new();
+    for node in nodes {
+        texts_of(node, |text| {
+            if !lines.is_empty() && !text.is_empty() {
+                lines.push('\n');
+            }
+            lines.push_str(text);
+        });
+    }
+    lines
 }
 
 /// Hands over the texts of a node: itself, or its parts. (The table of `extract.rs`.)

@@ -120,9 +120,7 @@ fn the_repositorys_file_states_every_key_with_its_default() {
 
     // What the reader asks for, without what is planned, stands in the file: active, or as a comment where a value would be no default.
     let planned = [
-        "[[proxy.route]] dedupe",
         "[[proxy.route]] priority",
-        "[[proxy.route]] redact",
         "[[sink]] adaptive",
         "[[sink]] batch",
         "[[sink]] body",

@@ -28,18 +28,18 @@ fn each_id_has_a_text_and_they_stand_in_order_of_appearance() {
     let event = |event: Value| format!("data: {event}\n\n");
     let stream = [
         json!({"id": "b", "d": "b1"}),
-        json!({"n": 7, "d": "n1"}),
-        json!({"d": "none"}),
+        json!({"n": 7, "d": "n"}),
+        json!({"d": "1, no id: as before"}),
         json!({"id": "b", "d": "b2"}),
         json!({"id": null, "n": 7, "r": ["x", "n2"], "d": "+"}),
         json!({"id": "", "d": "!"}),
     ];
     let mut stream: String = stream.into_iter().map(event).collect();
-    assert_eq!(given.sse(&stream).text.as_deref(), Some("b1b2\nn2+\nnone!"));
+    assert_eq!(given.sse(&stream).text.as_deref(), Some("b1b2\nn2+!"));
     stream += &event(json!({"id": "new", "r": ["first"]}));
-    assert_eq!(given.sse(&stream).text.as_deref(), Some("b1b2\nn2+\nnone!\nfirst"));
+    assert_eq!(given.sse(&stream).text.as_deref(), Some("b1b2\nn2+!\nfirst"));
     stream += &event(json!({"r": ["all of it", ""]}));
-    assert_eq!(given.sse(&stream).text.as_deref(), Some("b1b2\nn2+\nnone!\nfirst"), "the last node yields nothing");
+    assert_eq!(given.sse(&stream).text.as_deref(), Some("b1b2\nn2+!\nfirst"), "the last node yields nothing");
     stream += &event(json!({"r": ["", "all of it"], "d": "."}));
     assert_eq!(given.sse(&stream).text.as_deref(), Some("all of it."));
     stream += &event(json!({"id": "b", "d": "again"}));

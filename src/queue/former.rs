@@ -1,0 +1,121 @@
+//! What earlier offramps wrote, struct by struct as it was, and what it means today. The order of the fields is the format: nothing in here
+//! is ever changed.
+
+use serde::Deserialize;
+use uuid::Uuid;
+
+use super::rows::{Ended, Sent, Time, Waiting};
+use super::{Lane, State};
+use crate::episode::{Digests, End, Episode, Message, Request};
+
+/// [`Waiting`], version 1.
+#[derive(Deserialize)]
+pub struct Waiting1 {
+    attempts: u32,
+    not_before: u64,
+    at: u64,
+    sent: Sent,
+    entries: u32,
+    sinks: u16,
+}
+
+impl From<Waiting1> for Waiting {
+    fn from(old: Waiting1) -> Self {
+        let Waiting1 { attempts, not_before, at, sent, entries, sinks } = old;
+        // Event times were given at append, in the order of the lane; one that was never sent can still be moved.
+        let touched = attempts > 0 || entries > 0 || sent != Sent::No;
+        let time = if touched { Time::Sent(at) } else { Time::Event(at) };
+        Self { attempts, not_before, since: at, time, sent, entries, sinks }
+    }
+}
+
+/// [`Ended`], version 1.
+#[derive(Deserialize)]
+pub struct Ended1 {
+    state: State,
+    at: u64,
+    expires_at: u64,
+    reason: Option<String>,
+    lane: Lane,
+    was: Waiting1,
+}
+
+impl From<Ended1> for Ended {
+    fn from(old: Ended1) -> Self {
+        let Ended1 { state, at, expires_at, reason, lane, was } = old;
+        Self { state, at, expires_at, reason, lane, was: was.into() }
+    }
+}
+
+/// [`Episode`], version 1.
+#[derive(Deserialize)]
+pub struct Episode1 {
+    id: Uuid,
+    session: String,
+    group: Option<String>,
+    user: Option<String>,
+    agent: Option<String>,
+    proxy: String,
+    route: String,
+    captured_at: u64,
+    completed_at: u64,
+    end: End1,
+    messages: Vec<Message1>,
+    metadata: String,
+    request: Request1,
+}
+
+#[derive(Deserialize)]
+enum End1 {
+    Complete,
+    Cancelled,
+    Error,
+    Truncated,
+}
+
+#[derive(Deserialize)]
+struct Message1 {
+    role: String,
+    content: String,
+}
+
+#[derive(Deserialize)]
+struct Request1 {
+    method: String,
+    path: String,
+    status: u16,
+    traceparent: Option<String>,
+}
+
+impl From<Episode1> for Episode {
+    fn from(old: Episode1) -> Self {
+        Self {
+            id: old.id,
+            session: old.session,
+            group: old.group,
+            user: old.user,
+            agent: old.agent,
+            proxy: old.proxy,
+            route: old.route,
+            captured_at: old.captured_at,
+            completed_at: old.completed_at,
+            end: match old.end {
+                End1::Complete => End::Complete,
+                End1::Cancelled => End::Cancelled,
+                End1::Error => End::Error,
+                End1::Truncated => End::Truncated,
+            },
+            messages: old.messages.into_iter().map(|m| Message::new(&m.role, m.content)).collect(),
+            metadata: old.metadata,
+            request: Request {
+                method: old.request.method,
+                path: old.request.path,
+                status: old.request.status,
+                traceparent: old.request.traceparent,
+            },
+            occurred_at: None,
+            sha256: Digests::default(),
+            original: None,
+        }
+    }
+}

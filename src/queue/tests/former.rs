@@ -1,0 +1,84 @@
+//! Queues that earlier offramps left behind.
+
+use std::collections::BTreeMap;
+
+use super::*;
+
+/// All rows of a queue that offramp wrote when episodes and waiting rows had version 1: a line each, key and value in hexadecimal digits.
+///
+/// At sink `a`, session `s`: 1 delivered, 2 dead, 3 failed once (retry due at once), 4 never tried and longer than one piece; session `t`:
+/// 5 in doubt, due in a minute; session `u`: 6 delivered, its lane empty. Sink `b` is paused, and 5 waits there.
+const VERSION_1: &str = include_str!("version1.hex");
+
+fn bytes(hex: &str) -> Vec<u8> {
+    (0..hex.len()).step_by(2).map(|at| u8::from_str_radix(&hex[at..at + 2], 16).unwrap()).collect()
+}
+
+fn version_1() -> Bench {
+    let mut bench = Bench::new(config());
+    let rows = VERSION_1.lines().map(|line| line.split_once(' ').unwrap()).map(|(k, v)| (bytes(k), Some(bytes(v))));
+    bench.store.apply(&rows.collect()).unwrap();
+    bench.store.sync().unwrap();
+    bench.reopen(START + 60_000);
+    bench
+}
+
+#[test]
+fn inv8_a_queue_of_version_1_is_in_order_and_all_of_it_is_read() {
+    let bench = version_1();
+    assert_eq!(bench.queue.check(), Vec::<String>::new());
+    let stats = bench.queue.stats();
+    assert_eq!((stats.ledger.captured, stats.ledger.delivered, stats.ledger.dead, stats.ledger.pending), (7, 2, 1, 4));
+    assert_eq!(stats.sinks[1].paused.as_deref(), Some("operator"));
+    let listed = bench.queue.list(&Filter { limit: 99, ..Filter::default() }).episodes;
+    assert_eq!(listed.iter().map(|v| v.seq).collect::<Vec<_>>(), [1, 2, 3, 4, 5, 6]);
+    for view in &listed {
+        let n = view.seq;
+        let question = if n == 4 { "4 ".repeat(2_100) } else { format!("question {n}") };
+        let e = &view.episode;
+        assert_eq!(e.messages, [Message::new("user", question), Message::new("assistant", format!("answer {n}"))]);
+        assert_eq!((e.group(), e.user.as_deref(), e.captured_at, e.time()), ("g", Some("u"), START, START));
+        assert_eq!((e.metadata.as_str(), e.request.traceparent.as_deref()), (r#"{"channel":"test"}"#, Some("00-1")));
+        assert_eq!((e.occurred_at, e.original.as_ref(), e.sha256), (None, None, crate::episode::Digests::default()));
+    }
+    let dead = &listed[1].sinks[0];
+    assert_eq!((dead.state, dead.reason.as_deref(), dead.attempts), (State::Dead, Some("rejected"), 1));
+    assert_eq!(dead.history[0].error.as_deref(), Some("HTTP 500"));
+}
+
+#[test]
+fn inv5_a_queue_of_version_1_goes_on_where_it_was() {
+    let mut bench = version_1();
+    let sink = bench.queue.sink_id("a").unwrap();
+    let select = Select { sink: Some("a".into()), ..Select::default() };
+    let chosen = inspect::select(&bench.queue.inner.shared, &bench.queue.names(), sink, &select, None).unwrap().0;
+    assert_eq!(now(bench.queue.ask(|r| Op::Redrive(chosen, r)).unwrap()), Ok(1));
+    assert_eq!(bench.queue.reserve(), 7);
+    bench.append("s", 8, &["a"]).unwrap();
+    bench.append("u", 9, &["a"]).unwrap();
+    bench.put("t", 7, &["a"]);
+    let mut sent: BTreeMap<Lane, Vec<(Seq, u64)>> = BTreeMap::new();
+    loop {
+        let claims = bench.claim("a", 9);
+        if claims.is_empty() {
+            break;
+        }
+        for claim in claims {
+            assert_eq!(claim.sent != Sent::No, [2, 5].contains(&claim.seq), "5 is in doubt, and so is what was put back");
+            sent.entry(claim.lane).or_default().push((claim.seq, claim.at));
+            bench.queue.finish(claim, Finish::Delivered { confirmed_in: None }, None);
+            assert_eq!(bench.queue.check(), Vec::<String>::new());
+        }
+    }
+    // 2, 3 and 4 keep the times that they were given then; 8 and 9 come behind those of their lanes.
+    assert_eq!(sent[&Lane::of("s")], [(2, START + 1), (3, START + 2), (4, START + 3), (8, START + 4)]);
+    assert_eq!(sent[&Lane::of("t")], [(5, START), (7, START + 1)]);
+    assert_eq!(sent[&Lane::of("u")], [(9, START + 1)]);
+    let at_b = bench.claim("b", 9)[0];
+    assert_eq!((at_b.seq, at_b.at, at_b.attempts), (5, START, 1));
+    bench.queue.finish(at_b, Finish::Delivered { confirmed_in: None }, None);
+    bench.reopen(START + 40 * DAY);
+    bench.tidy();
+    assert_eq!(bench.queue.stats().ledger.gap(), 0);
+    assert_eq!(bench.queue.check(), Vec::<String>::new());
+}
