@@ -33,6 +33,8 @@ pub mod stream;
 pub mod time;
 
 mod build;
+#[cfg(test)]
+mod golden;
 
 use std::future::Future;
 use std::panic::AssertUnwindSafe;
