@@ -126,7 +126,7 @@ pub fn serve_echo(world: &World) -> (SocketAddr, Arc<Mutex<String>>) {
         request.headers_mut().remove(header::AUTHORIZATION);
         let head = format!("{} {:?}\n", request.uri(), request.headers());
         let body = axum::body::to_bytes(request.into_body(), usize::MAX).await.unwrap();
-        *kept.lock().unwrap() += &format!("{head}{}\n", String::from_utf8_lossy(&body));
+        kept.lock().unwrap().extend([head.as_str(), &String::from_utf8_lossy(&body), "\n"]);
         (StatusCode::BAD_REQUEST, said)
     };
     (world.serve(Router::new().fallback(refuse)), sent)
