@@ -164,7 +164,7 @@ async fn what_the_service_would_refuse_is_refused_in_its_words() {
     }
 }
 
-/// The answers are those of LightRAG's own request model (lightrag-hku 1.5.7) and of mem0's (8d5b7865b), on FastAPI 0.165 and pydantic
+/// The answers are those of `LightRAG`'s own request model (lightrag-hku 1.5.7) and of mem0's (8d5b7865b), on `FastAPI` 0.165 and pydantic
 /// 2.14; Graphiti's service itself is asked in an integration test.
 #[tokio::test]
 async fn lightrag_and_mem0_would_refuse_the_same_requests_in_the_same_words() {
