@@ -128,3 +128,62 @@ async fn inv6_a_hold_ends_by_itself_at_its_time_and_the_scheduler_knows_when() {
     bench.tidy();
     assert!(bench.queue.inner.shared.holds.is_empty());
 }
+
+/// On the real store, with the writer's own thread: exchanges of three sessions that begin in turn and end in any order.
+#[test]
+fn inv5_nothing_overtakes_what_began_before_it_whoever_ends_first() {
+    const EACH: u64 = 40;
+    let dir = tempfile::tempdir().unwrap();
+    let config = config::Queue { path: dir.path().into(), ..config() };
+    let store = Arc::new(store::Sled::open(&dir.path().join("store")).unwrap());
+    drop(Queue::inline(store, &config, &["a"], Clock::Fixed(START))); // names the sink
+    let queue = Queue::open(&config, &[], &Metrics::new()).unwrap();
+    let (id, sessions) = (queue.sink_id("a").unwrap(), ["x", "y", "z"]);
+    let began = std::sync::Mutex::new(());
+    let mut claimed: std::collections::BTreeMap<Lane, Vec<Seq>> = std::collections::BTreeMap::new();
+    std::thread::scope(|scope| {
+        for thread in 0..4u64 {
+            let (queue, began) = (queue.clone(), &began);
+            scope.spawn(move || {
+                let mut under_way = Vec::new();
+                for n in 0..EACH {
+                    let session = sessions[usize::try_from(n % 3).unwrap()];
+                    let lanes = [(id, Lane::of(session))];
+                    {
+                        let _one_by_one = began.lock().unwrap();
+                        let place = queue.reserve();
+                        queue.hold(&lanes, place, u64::MAX);
+                        under_way.push((place, session, lanes));
+                    }
+                    if n % 4 == thread || n + 1 == EACH {
+                        // The last to begin ends first.
+                        while let Some((place, session, lanes)) = under_way.pop() {
+                            let episode = episode(session, place);
+                            let commit = queue.append(&[New { place: Some(place), ..New::of(&episode, &lanes) }]).unwrap();
+                            queue.release(place);
+                            drop(commit); // takes nothing back
+                        }
+                    }
+                }
+            });
+        }
+        let drained = async {
+            let mut count = 0;
+            while count < 4 * EACH {
+                for claim in queue.claim(id, request(2)).await.unwrap().claims {
+                    claimed.entry(claim.lane).or_default().push(claim.seq);
+                    queue.finish(claim, Finish::Delivered { confirmed_in: None }, None);
+                    count += 1;
+                }
+                if count < 4 * EACH {
+                    queue.rung(id).await; // nothing else wakes it: a release that doesn't ring would be the end
+                }
+            }
+        };
+        tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap().block_on(drained);
+    });
+    assert!(claimed.values().all(|seqs| seqs.is_sorted()), "{claimed:?}");
+    assert!(queue.inner.shared.holds.is_empty());
+    queue.close();
+    assert_eq!(queue.check(), Vec::<String>::new());
+}
