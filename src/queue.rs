@@ -1,7 +1,8 @@
 //! The queue: an embedded write-ahead store of episodes with one lane per ordering key and sink.
 //!
-//! It knows lanes and bytes; it knows neither HTTP nor Graphiti. `keys` has the layout, `engine` what can happen to an episode,
-//! `commit` the one thread that writes, `store` the disk.
+//! It knows lanes and bytes; it knows neither HTTP nor Graphiti. `keys` has the layout, `append` how episodes come in, `engine` what can
+//! happen to them then, `holds` what may not begin yet, `notes` what is remembered beside them, `commit` the one thread that writes,
+//! `store` the disk.
 
 mod append;
 mod check;
@@ -12,6 +13,7 @@ mod former;
 mod holds;
 mod inspect;
 mod keys;
+mod ledger;
 #[cfg(test)]
 pub(crate) mod model;
 mod notes;
@@ -43,7 +45,6 @@ use self::append::Append;
 use self::commit::Writer;
 use self::engine::Limits;
 use self::notes::Writing;
-use self::rows::Record;
 use self::shared::{Op, Reply, Shared};
 use self::space::Space;
 use self::store::{Sled, Store, StoreError};
@@ -53,10 +54,11 @@ use crate::config;
 use crate::episode::Episode;
 use crate::telemetry::metrics::Metrics;
 
+pub use self::ledger::Ledger;
 pub use self::rows::Sent;
 pub use self::types::{
-    AppendError, Appended, Attempt, Claim, ClaimRequest, Claims, Deleted, Filter, Finish, Key, Lane, Ledger, New, Note, Page,
-    QueueError, Select, Seq, SinkId, SinkStats, Standing, State, Stats, Unique, View,
+    AppendError, Appended, Attempt, Claim, ClaimRequest, Claims, Deleted, Filter, Finish, Key, Lane, New, Note, Page, QueueError,
+    Select, Seq, SinkId, SinkStats, Standing, State, Stats, Unique, View,
 };
 
 /// The handle that everyone shares; cheap to clone.
@@ -152,7 +154,7 @@ impl Queue {
         if self.is_full() {
             return Err(AppendError::Full);
         }
-        let new = new.iter().map(encode).collect::<Result<Vec<_>, _>>()?;
+        let new = new.iter().map(Append::of).collect::<Result<Vec<_>, _>>()?;
         self.ask(|reply| Op::Append(new, reply, Instant::now()))
     }
 
@@ -238,23 +240,6 @@ impl<T> Future for Answer<T> {
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         Pin::new(&mut self.0).poll(cx).map(|answer| answer.unwrap_or(Err(AppendError::Failed)))
     }
-}
-
-/// What the writer needs of an episode, so that it need not look into it.
-fn encode(new: &New<'_>) -> Result<Append, AppendError> {
-    let New { episode, lanes, place, unique, note } = new;
-    let (id, captured_at) = (episode.id, episode.captured_at);
-    let record = codec::encode(*episode).and_then(|bytes| {
-        let record = Record { id, captured_at, lanes: lanes.to_vec(), episode: bytes };
-        codec::encode(&record)
-    });
-    let record = record.map_err(|error| {
-        tracing::error!(%error, %id, "an episode can't be encoded");
-        AppendError::Failed
-    })?;
-    let note = note.clone().map(Writing::new).transpose()?;
-    let time = episode.time();
-    Ok(Append { id, captured_at, time, lanes: lanes.to_vec(), record, place: *place, unique: *unique, note })
 }
 
 fn prepare(

@@ -249,7 +249,7 @@ fn inv9_the_limit_holds_within_one_batch() {
     let mut txn = Txn::new(&*bench.store);
     let lanes = [(sink, Lane::of("s"))];
     let taken = (1..=3).map(|n| {
-        let append = encode(&New::of(&episode("s", n), &lanes)).unwrap();
+        let append = Append::of(&New::of(&episode("s", n), &lanes)).unwrap();
         inline.engine.append(&mut txn, &[append], START).unwrap()
     });
     assert_eq!(taken.collect::<Vec<_>>(), [Ok(vec![None]), Ok(vec![None]), Err(AppendError::Full)]);
