@@ -7,8 +7,10 @@ mod remembered;
 mod schedule;
 
 use std::sync::Arc;
+use std::task::{Context, Poll};
 use std::time::Duration;
 
+use tokio::sync::oneshot;
 use uuid::Uuid;
 
 use super::model::Model;

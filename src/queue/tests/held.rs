@@ -55,6 +55,23 @@ fn inv5_a_release_without_an_episode_lets_the_later_one_go_and_rings() {
 }
 
 #[test]
+fn inv5_a_claim_that_was_in_the_line_before_does_not_see_the_release_of_what_comes_behind_it() {
+    let bench = Bench::new(config());
+    let (first, lanes) = (bench.queue.reserve(), bench.lanes("s", &["a"]));
+    bench.queue.hold(&lanes, first, START + 60_000);
+    bench.append("s", 2, &["a"]).unwrap();
+    let (early, answer) = oneshot::channel();
+    let (appending, _) = oneshot::channel();
+    let new = Append::of(&New { place: Some(first), ..New::of(&episode("s", first), &lanes) }).unwrap();
+    let shared = &bench.queue.inner.shared;
+    shared.submit(Op::Claim(sink(&bench), request(9), early)).unwrap();
+    shared.submit(Op::Append(vec![new], appending, Instant::now())).unwrap();
+    bench.queue.release(first); // the writer takes all three at once
+    assert!(now(answer).unwrap().unwrap().claims.is_empty());
+    assert_eq!(seqs(&claims(&bench, 9)), [first]);
+}
+
+#[test]
 fn inv6_a_hold_blocks_no_other_lane_no_other_sink_and_nothing_before_its_place() {
     let bench = Bench::new(config());
     bench.append("s", 1, &["a", "b"]).unwrap();
@@ -135,9 +152,7 @@ fn inv5_nothing_overtakes_what_began_before_it_whoever_ends_first() {
     const EACH: u64 = 40;
     let dir = tempfile::tempdir().unwrap();
     let config = config::Queue { path: dir.path().into(), ..config() };
-    let store = Arc::new(store::Sled::open(&dir.path().join("store")).unwrap());
-    drop(Queue::inline(store, &config, &["a"], Clock::Fixed(START))); // names the sink
-    let queue = Queue::open(&config, &[], &Metrics::new()).unwrap();
+    let queue = Queue::open_for(&config, &["a".to_owned()], &Metrics::new()).unwrap();
     let (id, sessions) = (queue.sink_id("a").unwrap(), ["x", "y", "z"]);
     let began = std::sync::Mutex::new(());
     let mut claimed: std::collections::BTreeMap<Lane, Vec<Seq>> = std::collections::BTreeMap::new();
@@ -183,7 +198,7 @@ fn inv5_nothing_overtakes_what_began_before_it_whoever_ends_first() {
         tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap().block_on(drained);
     });
     assert!(claimed.values().all(|seqs| seqs.is_sorted()), "{claimed:?}");
-    assert!(queue.inner.shared.holds.is_empty());
     queue.close();
+    assert!(queue.inner.shared.holds.is_empty());
     assert_eq!(queue.check(), Vec::<String>::new());
 }
