@@ -1,6 +1,7 @@
 //! What a vendor's own client makes of an answer that came through offramp is what offramp records: the SDKs of `OpenAI`, Anthropic,
 //! Ollama, A2A and `LangGraph` ask a golden upstream, and the text that each of them accumulated is the output of the episode.
 
+use std::fmt::Write as _;
 use std::fs;
 use std::path::Path;
 
@@ -26,7 +27,7 @@ const ROUTES: [(&str, &str); 8] = [
 fn config(upstream: &str) -> String {
     let mut text = format!("[[proxy]]\nname = 'agent'\nlisten = '127.0.0.1:0'\nupstream = 'http://127.0.0.1:{upstream}'\n");
     for (at, (preset, path)) in ROUTES.iter().enumerate() {
-        text += &format!("[[proxy.route]]\nname = 'r{at}'\nmethod = 'POST'\npath = '{path}'\npreset = '{preset}'\n");
+        let _ = write!(text, "[[proxy.route]]\nname = 'r{at}'\nmethod = 'POST'\npath = '{path}'\npreset = '{preset}'\n");
     }
     text + "[queue]\npath = 'queue'\nmin_free_disk = '1MiB'\n[[sink]]\nname = 'log'\ntype = 'file'\npath = 'episodes.jsonl'\n\
             [admin]\nlisten = '127.0.0.1:0'\n[log]\nformat = 'json'\n"

@@ -5,6 +5,7 @@
 //! is put together from two pieces, cut at every byte. What comes out never differs.
 
 use std::collections::HashMap;
+use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -189,7 +190,7 @@ fn routes(preset: &str, case: &Case) -> Vec<config::Route> {
         .to_owned();
     for (at, Exchange { path, preset: own, .. }) in case.exchanges.iter().enumerate() {
         let preset = own.as_deref().unwrap_or(preset);
-        text += &format!("[[proxy.route]]\nname = \"r{at}\"\npath = {path:?}\npreset = {preset:?}\n");
+        let _ = write!(text, "[[proxy.route]]\nname = \"r{at}\"\npath = {path:?}\npreset = {preset:?}\n");
     }
     let config = config::read(&text, Path::new("c.toml"), &Input::default()).unwrap_or_else(|faults| panic!("{faults}"));
     config.proxies.into_iter().next().unwrap().routes
