@@ -141,9 +141,10 @@ pub struct Request {
 }
 
 impl Episode {
-    /// When the event happened (ms since the Unix epoch): what the exchange says, else when its request arrived.
+    /// When the event happened (ms since the Unix epoch): what the exchange says, else when its request arrived. Never later than
+    /// that: what was told has happened, and a graph hides what lies in the future.
     pub fn time(&self) -> u64 {
-        self.occurred_at.unwrap_or(self.captured_at)
+        self.occurred_at.map_or(self.captured_at, |time| time.min(self.captured_at))
     }
 
     /// The partition of the graph: the group, else the session.

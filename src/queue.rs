@@ -1,7 +1,8 @@
 //! The queue: an embedded write-ahead store of episodes with one lane per ordering key and sink.
 //!
-//! It knows lanes and bytes; it knows neither HTTP nor Graphiti. `keys` has the layout, `engine` what can happen to an episode,
-//! `commit` the one thread that writes, `store` the disk.
+//! It knows lanes and bytes; it knows neither HTTP nor Graphiti. `keys` has the layout, `append` how episodes come in, `engine` what can
+//! happen to them then, `holds` what may not begin yet, `notes` what is remembered beside them, `commit` the one thread that writes,
+//! `store` the disk.
 
 mod append;
 mod check;
@@ -12,6 +13,7 @@ mod former;
 mod holds;
 mod inspect;
 mod keys;
+mod ledger;
 #[cfg(test)]
 pub(crate) mod model;
 mod notes;
@@ -30,21 +32,17 @@ mod types;
 
 use std::fs::File;
 use std::future::Future;
-use std::pin::Pin;
 use std::sync::{Arc, Mutex, PoisonError};
-use std::task::{Context, Poll};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-use tokio::sync::oneshot;
 use uuid::Uuid;
 
 use self::append::Append;
 use self::commit::Writer;
 use self::engine::Limits;
 use self::notes::Writing;
-use self::rows::Record;
-use self::shared::{Op, Reply, Shared};
+use self::shared::{Answer, Op, Reply, Shared};
 use self::space::Space;
 use self::store::{Sled, Store, StoreError};
 use self::txn::{Txn, TxnError};
@@ -53,10 +51,11 @@ use crate::config;
 use crate::episode::Episode;
 use crate::telemetry::metrics::Metrics;
 
+pub use self::ledger::Ledger;
 pub use self::rows::Sent;
 pub use self::types::{
-    AppendError, Appended, Attempt, Claim, ClaimRequest, Claims, Deleted, Filter, Finish, Key, Lane, Ledger, New, Note, Page,
-    QueueError, Select, Seq, SinkId, SinkStats, Standing, State, Stats, Unique, View,
+    AppendError, Appended, Attempt, Claim, ClaimRequest, Claims, Deleted, Filter, Finish, Key, Lane, New, Note, Page, QueueError,
+    Select, Seq, SinkId, SinkStats, Standing, State, Stats, Unique, View,
 };
 
 /// The handle that everyone shares; cheap to clone.
@@ -105,16 +104,20 @@ impl Inner {
 impl Queue {
     /// Opens the queue, or creates it. What was under way when it was last open is ready again. Blocks for the disk.
     pub fn open(config: &config::Queue, sinks: &[config::Sink], metrics: &Metrics) -> Result<Self, QueueError> {
+        let names: Vec<String> = sinks.iter().map(|s| s.name.clone()).collect();
+        Self::open_for(config, &names, metrics)
+    }
+
+    fn open_for(config: &config::Queue, names: &[String], metrics: &Metrics) -> Result<Self, QueueError> {
         let path = &config.path;
         let lock = recover::lock(path)?;
         let store = Sled::open(&path.join("store")).map_err(|source| match source {
             StoreError::Locked => QueueError::Locked { path: path.clone(), pid: "unknown".into() },
             source => QueueError::Store { path: path.clone(), source },
         })?;
-        let names: Vec<String> = sinks.iter().map(|s| s.name.clone()).collect();
         // Delays must not follow the system's clock when that is set: see the claim.
         let clock = Clock::steady_from(clock::now_ms());
-        let writer = prepare(config, Arc::new(store), &names, clock, metrics).map_err(|e| match e {
+        let writer = prepare(config, Arc::new(store), names, clock, metrics).map_err(|e| match e {
             TxnError::Store(source) => QueueError::Store { path: path.clone(), source },
             TxnError::Codec(e) => QueueError::Unreadable { path: path.clone(), message: e.to_string() },
         })?;
@@ -152,7 +155,7 @@ impl Queue {
         if self.is_full() {
             return Err(AppendError::Full);
         }
-        let new = new.iter().map(encode).collect::<Result<Vec<_>, _>>()?;
+        let new = new.iter().map(Append::of).collect::<Result<Vec<_>, _>>()?;
         self.ask(|reply| Op::Append(new, reply, Instant::now()))
     }
 
@@ -167,10 +170,11 @@ impl Queue {
         self.inner.shared.holds.hold(lanes, place, until, self.now());
     }
 
-    /// What had this place has ended, appended or not. Call it after [`append`](Self::append), so that nothing begins in between.
+    /// What had this place has ended, appended or not. Call it after [`append`](Self::append): nothing begins in between then.
     pub fn release(&self, place: Seq) {
-        let waited = self.inner.shared.holds.release(place);
-        self.inner.shared.ring(|sink| waited.contains(&sink));
+        self.inner.shared.release(place);
+        #[cfg(test)]
+        self.commit_inline();
     }
 
     /// The note with this key, unless it has expired. Reads the disk: call it off the async threads, if there are many.
@@ -213,48 +217,25 @@ impl Queue {
         self.inner.writer.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn submit(&self, op: Op) -> Result<(), AppendError> {
-        self.inner.shared.submit(op)?;
-        #[cfg(test)]
+    #[cfg(test)]
+    fn commit_inline(&self) {
         if let WriterSide::Inline(writer) = &mut *self.writer() {
             writer.commit_waiting();
         }
+    }
+
+    fn submit(&self, op: Op) -> Result<(), AppendError> {
+        self.inner.shared.submit(op)?;
+        #[cfg(test)]
+        self.commit_inline();
         Ok(())
     }
 
     fn ask<T>(&self, op: impl FnOnce(Reply<T>) -> Op) -> Result<Answer<T>, AppendError> {
-        let (reply, answer) = oneshot::channel();
+        let (reply, answer) = shared::reply();
         self.submit(op(reply))?;
-        Ok(Answer(answer))
+        Ok(answer)
     }
-}
-
-/// What the writer will answer once the batch is committed. Dropping it takes nothing back.
-struct Answer<T>(oneshot::Receiver<Result<T, AppendError>>);
-
-impl<T> Future for Answer<T> {
-    type Output = Result<T, AppendError>;
-
-    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
-        Pin::new(&mut self.0).poll(cx).map(|answer| answer.unwrap_or(Err(AppendError::Failed)))
-    }
-}
-
-/// What the writer needs of an episode, so that it need not look into it.
-fn encode(new: &New<'_>) -> Result<Append, AppendError> {
-    let New { episode, lanes, place, unique, note } = new;
-    let (id, captured_at) = (episode.id, episode.captured_at);
-    let record = codec::encode(*episode).and_then(|bytes| {
-        let record = Record { id, captured_at, lanes: lanes.to_vec(), episode: bytes };
-        codec::encode(&record)
-    });
-    let record = record.map_err(|error| {
-        tracing::error!(%error, %id, "an episode can't be encoded");
-        AppendError::Failed
-    })?;
-    let note = note.clone().map(Writing::new).transpose()?;
-    let time = episode.time();
-    Ok(Append { id, captured_at, time, lanes: lanes.to_vec(), record, place: *place, unique: *unique, note })
 }
 
 fn prepare(

@@ -4,6 +4,7 @@
 mod agent;
 
 use std::fs;
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
 use offramp::demo::graph::faults::{Call, Fault, Times};
@@ -65,8 +66,8 @@ fn assert_answers_are_clean(offramp: &Offramp) {
     assert_clean("the log at trace", log.as_bytes());
 }
 
-/// Two proxies, for an agent of HTTP/1.1 and one of HTTP/2; a graph service, a file, and a service that repeats what it is sent.
-fn config(world: &World, ports: [u16; 2]) -> String {
+/// Two proxies, for an agent of HTTP/1.1 and one of HTTP/2; a graph service, a file, and twice a service that repeats what it is sent.
+fn config(world: &World, ports: [u16; 2], echo: SocketAddr) -> String {
     let upstreams = agent::serve(world);
     let proxy = |name: &str, port: u16, upstream: String| {
         format!(
@@ -78,6 +79,7 @@ upstream = "{upstream}"
   [[proxy.route]]
   name = "ask"
   path = "/ask/{{agent}}/{{how}}"
+  keep_headers = ["content-type", "content-encoding", "x-note"]
   redact = ["$.api_key", "$..password", 're:\b\d{{16}}\b']
     [proxy.route.extract]
     session = ["req.json:$.session"]
@@ -103,26 +105,26 @@ upstream = "{upstream}"
 "#
         )
     };
-    let sink = |name: &str, url: String| {
+    let sink = |name: &str, kind: &str, url: String| {
         format!(
             r#"
 [[sink]]
 name = "{name}"
-type = "graphiti"
+type = "{kind}"
 url = "{url}"
 headers = {{ authorization = "Bearer kanari7z-sink" }}
 retry = {{ max_attempts = 2, initial = "10ms", max = "20ms", jitter = "none", max_age = "1h" }}
 retry_on = ["connect", "timeout", 400, "5xx"]
 breaker = {{ consecutive_failures = 0, open_for = "1s" }}
-confirm = {{ mode = "read_back", timeout = "20s", poll = "50ms" }}
 "#
         )
     };
     [
         proxy("one", ports[0], format!("http://{}", upstreams[0])),
         proxy("two", ports[1], format!("h2c://{}", upstreams[1])),
-        sink("graphiti", world.graph.url()),
-        sink("echo", format!("http://{}", agent::serve_echo(world))),
+        sink("graphiti", "graphiti", world.graph.url()) + "confirm = { mode = 'read_back', timeout = '20s', poll = '50ms' }\n",
+        sink("echo", "graphiti", format!("http://{echo}")),
+        sink("again", "replay", format!("http://{echo}")),
         "[[sink]]\nname = \"file\"\ntype = \"file\"\npath = \"record.jsonl\"\n".to_owned(),
         "[queue]\npath = \"queue\"\nmin_free_disk = \"1MiB\"\n".to_owned(),
         "[admin]\nlisten = \"127.0.0.1:0\"\n[log]\nlevel = \"trace\"\nformat = \"json\"\n".to_owned(),
@@ -130,7 +132,10 @@ confirm = {{ mode = "read_back", timeout = "20s", poll = "50ms" }}
     .concat()
 }
 
-/// Whether the exchange of this shape is an episode: two of the questions can't be read, and their answers can.
+/// How many sinks get each episode.
+const SINKS: usize = 4;
+
+/// How many episodes there are: what can't be read of two of the questions can be read of their answers.
 fn expected() -> usize {
     2 * agent::questions().len() + 1
 }
@@ -149,7 +154,8 @@ fn ask_everything(world: &World, offramp: &Offramp) {
 #[test]
 fn inv10_a_secret_leaves_no_trace_however_it_comes_and_whatever_happens() {
     let world = World::new();
-    let config = config(&world, [lasting_port(), lasting_port()]);
+    let (echo, sent) = agent::serve_echo(&world);
+    let config = config(&world, [lasting_port(), lasting_port()], echo);
     let mut offramp = Offramp::start(world.dir(), &config);
 
     // Delivered, retried and dead: each leaves other traces.
@@ -158,7 +164,7 @@ fn inv10_a_secret_leaves_no_trace_however_it_comes_and_whatever_happens() {
     let done = expected();
     offramp.wait_for_status("all of it is done", LIMIT, |status| {
         let ledger = &status["ledger"];
-        ledger["captured"] == 3 * done && ledger["pending"] == 0 && ledger["dead"].as_u64() > Some(done as u64)
+        ledger["captured"] == SINKS * done && ledger["pending"] == 0 && ledger["dead"].as_u64() > Some(2 * done as u64)
     });
     assert_answers_are_clean(&offramp);
     assert_episodes_say_what_they_may(&offramp.episodes());
@@ -167,7 +173,7 @@ fn inv10_a_secret_leaves_no_trace_however_it_comes_and_whatever_happens() {
     world.stop_graph();
     let question = || Question { path: "json", ..agent::questions().remove(0) };
     agent::ask(offramp.proxy("one"), &question());
-    offramp.wait_for_status("it is captured", LIMIT, |status| status["ledger"]["captured"] == 3 * (done + 1));
+    offramp.wait_for_status("it is captured", LIMIT, |status| status["ledger"]["captured"] == SINKS * (done + 1));
     offramp.kill();
     assert_directory_is_clean(&world);
 
@@ -178,6 +184,10 @@ fn inv10_a_secret_leaves_no_trace_however_it_comes_and_whatever_happens() {
     assert_answers_are_clean(&offramp);
     assert!(offramp.stop().success());
     assert_directory_is_clean(&world);
+    let sent = sent.lock().unwrap();
+    let again = "/ask/[redacted]/json?note=[redacted]&page=7";
+    assert!(sent.contains(again) && sent.contains(r#""api_key":"[redacted]""#), "{sent}");
+    assert_clean("what is sent again", sent.as_bytes());
     let stored = world.graph.stored();
     assert!(!stored.is_empty());
     for episode in stored {

@@ -9,10 +9,10 @@ use super::engine::Engine;
 use super::keys;
 use super::notes::{UNIQUE, Writing};
 use super::retention::ROWS;
-use super::rows::{Sent, Time, Waiting};
+use super::rows::{Record, Sent, Time, Waiting};
 use super::store::MAX_VALUE;
 use super::txn::{Txn, TxnError};
-use super::{AppendError, Appended, Key, Lane, Seq, SinkId, Unique, codec};
+use super::{AppendError, Appended, Key, Lane, New, Seq, SinkId, Unique, codec};
 
 /// Hands out places, each once as long as the process lives. After a crash they continue behind the last one that was used: what had been
 /// handed out and not used belonged to a process that is gone.
@@ -44,7 +44,7 @@ pub struct Append {
     /// When the event was (ms).
     pub time: u64,
     pub lanes: Vec<(SinkId, Lane)>,
-    /// A [`Record`](super::rows::Record), encoded by the caller.
+    /// A [`Record`], encoded.
     pub record: Vec<u8>,
     pub place: Option<Seq>,
     pub unique: Option<Unique>,
@@ -52,6 +52,23 @@ pub struct Append {
 }
 
 impl Append {
+    /// Encodes an episode: whoever brings it does that, not the writer.
+    pub fn of(new: &New<'_>) -> Result<Self, AppendError> {
+        let New { episode, lanes, place, unique, note } = new;
+        let (id, captured_at) = (episode.id, episode.captured_at);
+        let record = codec::encode(*episode).and_then(|bytes| {
+            let record = Record { id, captured_at, lanes: lanes.to_vec(), episode: bytes };
+            codec::encode(&record)
+        });
+        let record = record.map_err(|error| {
+            tracing::error!(%error, %id, "an episode can't be encoded");
+            AppendError::Failed
+        })?;
+        let note = note.clone().map(Writing::new).transpose()?;
+        let time = episode.time();
+        Ok(Self { id, captured_at, time, lanes: lanes.to_vec(), record, place: *place, unique: *unique, note })
+    }
+
     /// Bytes that its record and its note have, encoded.
     pub fn len(&self) -> usize {
         self.record.len() + self.note.as_ref().map_or(0, |n| n.text.len())

@@ -259,7 +259,7 @@ impl Writer {
                     Ok(Outcome::Begun(attempts)) => Ok(attempts),
                     _ => Err(AppendError::Failed),
                 })),
-                (Op::Accepted(_), _) => {}
+                (Op::Accepted(_) | Op::Release(_), _) => {}
                 (Op::Finish(claim, ..), _) => {
                     self.in_flight(|set| {
                         set.remove(&(claim.sink, claim.seq));
@@ -312,6 +312,12 @@ fn step(engine: &mut Engine, shared: &Shared, disk_low: bool, txn: &mut Txn<'_>,
         Op::Append(new, ..) => Outcome::Append(engine.append(txn, new, now)?),
         Op::Note(..) if disk_low => Outcome::Noted(Err(AppendError::Full)),
         Op::Note(note, _) => Outcome::Noted(engine.note(txn, note, now)?),
+        Op::Release(place) => {
+            // Who claims upon this comes after the present batch.
+            let waited = shared.holds.release(*place);
+            shared.ring(|sink| waited.contains(&sink));
+            Outcome::Done
+        }
         Op::Claim(sink, request, _) => Outcome::Claims(engine.claim(txn, *sink, *request, &shared.holds, now)?),
         Op::Begin(claim, _) => Outcome::Begun(Engine::begin(txn, claim, now)?),
         Op::Accepted(claim) => {

@@ -1,8 +1,9 @@
 //! Holds: lanes in which nothing behind a place may begin yet, because what has that place is still going on.
 //!
 //! In memory only: what was going on before a restart never ends. Each hold ends by itself at its time, so that an exchange that hangs
-//! delays its lane and stops nothing for ever. The requests' threads make and release holds, the writer asks whether a lane is held: under a
-//! lock that is never held longer than a few look-ups take, and not taken at all while there are no holds.
+//! delays its lane and stops nothing for ever. The requests' threads make holds at once; the writer asks whether a lane is held, and ends
+//! holds in their turn among all else that it does: under a lock that is never held longer than a few look-ups take, and not taken at all
+//! while there are no holds.
 
 use std::collections::{BTreeSet, HashMap};
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -64,6 +65,16 @@ impl Holds {
         sinks.sort_unstable();
         sinks.dedup();
         sinks
+    }
+
+    /// Whether this place holds any lane.
+    pub fn has(&self, place: Seq) -> bool {
+        !self.is_empty() && self.lock().places.contains_key(&place)
+    }
+
+    /// Whether an episode waits for this place.
+    pub fn is_felt(&self, place: Seq) -> bool {
+        self.lock().places.get(&place).is_some_and(|h| h.felt)
     }
 
     /// Whether any lane is held.

@@ -1,8 +1,10 @@
 //! What the writer shares with everyone: the operations that wait for it, and how things stand.
 
 use std::collections::HashSet;
+use std::pin::Pin;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, RwLock};
+use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
 use tokio::sync::{Notify, oneshot};
@@ -28,10 +30,29 @@ const STUCK_MS: u64 = 5_000;
 /// Where the answer goes.
 pub type Reply<T> = oneshot::Sender<Result<T, AppendError>>;
 
+/// Where the answer goes, and where it comes from.
+pub fn reply<T>() -> (Reply<T>, Answer<T>) {
+    let (reply, answer) = oneshot::channel();
+    (reply, Answer(answer))
+}
+
+/// What the writer will answer once the batch is committed. Dropping it takes nothing back.
+pub struct Answer<T>(oneshot::Receiver<Result<T, AppendError>>);
+
+impl<T> Future for Answer<T> {
+    type Output = Result<T, AppendError>;
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        Pin::new(&mut self.0).poll(cx).map(|answer| answer.unwrap_or(Err(AppendError::Failed)))
+    }
+}
+
 /// What the writer is asked to do.
 pub enum Op {
     Append(Vec<Append>, Reply<Appended>, Instant),
     Note(Writing, Reply<()>),
+    /// In its turn, so that no claim from before sees the release and not yet what was appended ahead of it.
+    Release(Seq),
     Claim(SinkId, ClaimRequest, Reply<Claims>),
     Begin(Claim, Reply<Option<u32>>),
     Accepted(Claim),
@@ -143,6 +164,18 @@ impl Shared {
             self.wake.notify_one();
         }
         Ok(())
+    }
+
+    /// Ends the hold of a place once everything submitted before is done. Wakes the writer only if somebody waits for that.
+    pub fn release(&self, place: Seq) {
+        if !self.holds.has(place) {
+            return;
+        }
+        lock(&self.buffer).ops.push(Op::Release(place));
+        // Asked afterwards: a claim that meets the hold from now on has the release behind it in the line.
+        if self.holds.is_felt(place) && std::mem::take(&mut lock(&self.buffer).parked) {
+            self.wake.notify_one();
+        }
     }
 
     /// Tells the schedulers of these sinks that there may be work.

@@ -7,8 +7,10 @@ mod remembered;
 mod schedule;
 
 use std::sync::Arc;
+use std::task::{Context, Poll};
 use std::time::Duration;
 
+use tokio::sync::oneshot;
 use uuid::Uuid;
 
 use super::model::Model;
@@ -249,7 +251,7 @@ fn inv9_the_limit_holds_within_one_batch() {
     let mut txn = Txn::new(&*bench.store);
     let lanes = [(sink, Lane::of("s"))];
     let taken = (1..=3).map(|n| {
-        let append = encode(&New::of(&episode("s", n), &lanes)).unwrap();
+        let append = Append::of(&New::of(&episode("s", n), &lanes)).unwrap();
         inline.engine.append(&mut txn, &[append], START).unwrap()
     });
     assert_eq!(taken.collect::<Vec<_>>(), [Ok(vec![None]), Ok(vec![None]), Err(AppendError::Full)]);

@@ -28,6 +28,9 @@ const NEWEST: usize = 100;
 /// Episodes asked for at most: a redriven one may be older than many.
 const MOST: usize = 100_000;
 
+/// Milliseconds by which the time that an exchange gives may be moved to keep the order of its lane.
+const FURTHEST: u64 = 60_000;
+
 /// Group ids longer than this are mapped as well.
 const LONGEST_GROUP: usize = 128;
 
@@ -111,10 +114,12 @@ fn body(delivery: &Delivery) -> serde_json::Value {
     })
 }
 
-/// The time of the event: the exchange's own, as it is, else the delivery's. None is in the future, where the service would hide it.
+/// The time of the event: the delivery's, which keeps the order of the lane, unless that is far from what the exchange itself says. What
+/// somebody tells of long ago happened long ago, whatever the graph was told before it.
 fn time(delivery: &Delivery) -> u64 {
     let episode = &delivery.episode;
-    episode.occurred_at.map_or(delivery.at, |time| time.min(episode.captured_at))
+    let moved = delivery.at.saturating_sub(episode.time());
+    if episode.occurred_at.is_some() && moved > FURTHEST { episode.time() } else { delivery.at }
 }
 
 /// Where it came from: what its metadata say, else the route.
@@ -243,8 +248,14 @@ mod tests {
     }
 
     #[test]
-    fn no_time_is_in_the_future() {
-        let early = Episode { captured_at: 1_000, occurred_at: Some(u64::MAX), ..turn() };
-        assert_eq!(body_of(early)["messages"][0]["timestamp"], "1970-01-01T00:00:01.000Z");
+    fn a_time_that_was_given_is_moved_by_a_little_or_not_at_all() {
+        let sent = |occurred_at, at| {
+            let episode = Episode { occurred_at, captured_at: 1_000_000, ..turn() };
+            time(&Delivery { episode: Arc::new(episode), at })
+        };
+        assert_eq!(sent(None, 2_000_000), 2_000_000, "the clock of capture went back: the lane's order counts");
+        assert_eq!(sent(Some(500_000), 500_001), 500_001, "as another one in its lane: behind it");
+        assert_eq!(sent(Some(5), 900_000), 5, "long ago");
+        assert_eq!(sent(Some(u64::MAX), 1_000_000), 1_000_000, "not in the future, where the service hides it");
     }
 }

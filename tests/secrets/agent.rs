@@ -3,6 +3,7 @@
 use std::convert::Infallible;
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpStream};
+use std::sync::{Arc, Mutex};
 
 use axum::Router;
 use axum::body::Body;
@@ -46,7 +47,7 @@ const HEADERS: [&str; 14] = [
 
 /// The same in a query, in several spellings.
 const QUERY: &str = "x-api-key=kanari7z-q1&note=4111222233334444&access_token=kanari7z-q2&x%2Dapi%2Dkey=kanari7z-q3&clientSecret=kanari7z-q4&\
-                     password=kanari7z-q5&key=kanari7z-q6&unheard=kanari7z-q7";
+                     password=kanari7z-q5&key=kanari7z-q6&page=7";
 
 /// The agent's answer to everything, by the last part of its path.
 async fn answer(request: Request<Body>) -> Response<Body> {
@@ -116,10 +117,19 @@ pub fn serve(world: &World) -> [SocketAddr; 2] {
     [one, two]
 }
 
-/// A service that refuses everything, and says what it was sent.
-pub fn serve_echo(world: &World) -> SocketAddr {
-    let refuse = |request: Request<Body>| async move { (StatusCode::BAD_REQUEST, format!("refused: {:?}", request.headers())) };
-    world.serve(Router::new().fallback(refuse))
+/// A service that refuses everything, and says what it was sent. That it keeps too, but for the sink's own credential.
+pub fn serve_echo(world: &World) -> (SocketAddr, Arc<Mutex<String>>) {
+    let sent = Arc::new(Mutex::new(String::new()));
+    let kept = Arc::clone(&sent);
+    let refuse = move |mut request: Request<Body>| async move {
+        let said = format!("refused: {:?}", request.headers());
+        request.headers_mut().remove(header::AUTHORIZATION);
+        let head = format!("{} {:?}\n", request.uri(), request.headers());
+        let body = axum::body::to_bytes(request.into_body(), usize::MAX).await.unwrap();
+        kept.lock().unwrap().extend([head.as_str(), &String::from_utf8_lossy(&body), "\n"]);
+        (StatusCode::BAD_REQUEST, said)
+    };
+    (world.serve(Router::new().fallback(refuse)), sent)
 }
 
 /// What is asked.

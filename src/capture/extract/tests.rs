@@ -200,7 +200,7 @@ fn documents() -> impl Strategy<Value = Value> {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(1000))]
+    #![proptest_config(ProptestConfig::with_cases(400))]
 
     /// Whatever a document is and whatever an operator looks for in it: a text that isn't empty, or none.
     #[test]
@@ -215,8 +215,8 @@ proptest! {
             with_seen(Some(&body), &body, |seen| {
                 for source in [request, response] {
                     let sources = std::slice::from_ref(&source);
-                    for pick in [Want::Key, Want::Input] {
-                        assert!(seen.text(sources, pick).is_none_or(|text| !text.is_empty()), "{path}");
+                    for want in [Want::Key, Want::Input, Want::Output, Want::Metadata] {
+                        assert!(seen.text(sources, want).is_none_or(|text| !text.is_empty()), "{path}");
                     }
                     assert_ne!(seen.judge(&source), Judgement::Unseen, "{path}");
                 }

@@ -81,7 +81,13 @@ async fn inv5_each_message_is_an_episode_and_all_of_a_request_are_one_lane_in_or
         {"content": "", "role_type": "system", "role": null},
         {"content": "two", "role_type": "assistant", "role": null, "source_description": ""},
     ]});
-    let (status, head, _) = ask(&running, "/messages?token=canary", "traceparent: t\r\n", body.to_string().as_bytes()).await;
+    let (status, head, _) = ask(
+        &running,
+        "/messages?token=canary",
+        "traceparent: 00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01\r\n",
+        body.to_string().as_bytes(),
+    )
+    .await;
     assert_eq!(status, 202);
     let episodes = recorder.appended(3).await;
     assert!(head.contains(&format!("x-offramp-episode: {}\r\n", episodes[0].id)), "{head}");
@@ -97,7 +103,7 @@ async fn inv5_each_message_is_an_episode_and_all_of_a_request_are_one_lane_in_or
     );
     assert_eq!((first.occurred_at, episodes[1].occurred_at), (Some(1_767_225_600_000), None));
     assert_eq!((first.end, first.request.status, first.request.path.as_str()), (End::Complete, 202, "/messages"));
-    assert_eq!(first.request.traceparent.as_deref(), Some("t"));
+    assert_eq!(first.request.traceparent.as_deref(), Some("00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01"));
     assert!(first.sha256.request.is_some() && first.original.is_none());
     assert!(recorder.lanes().iter().all(|lanes| *lanes == [(SinkId(1), Lane::of("user:1"))]));
     running.idle().await;
@@ -158,7 +164,7 @@ async fn what_the_service_would_refuse_is_refused_in_its_words() {
     }
 }
 
-/// The answers are those of LightRAG's own request model (lightrag-hku 1.5.7) and of mem0's (8d5b7865b), on FastAPI 0.165 and pydantic
+/// The answers are those of `LightRAG`'s own request model (lightrag-hku 1.5.7) and of mem0's (8d5b7865b), on `FastAPI` 0.165 and pydantic
 /// 2.14; Graphiti's service itself is asked in an integration test.
 #[tokio::test]
 async fn lightrag_and_mem0_would_refuse_the_same_requests_in_the_same_words() {

@@ -120,8 +120,8 @@ async fn a_stream_beyond_the_limit_passes_whole_and_is_marked() {
     config.routes[0].stream = Some(rules());
     config.routes[0].max_capture = 100;
     config.routes[0].extract.output = vec![Source::RespStream(None)];
-    let _running = start(config, recorder.clone()).await;
-    let mut client = _running.connect().await;
+    let running = start(config, recorder.clone()).await;
+    let mut client = running.connect().await;
     client.write_all(&post("/run/x", ASKED)).await.unwrap();
     let mut upstream = agent.accept().await;
     read_until(&mut upstream, b"}").await.unwrap();

@@ -55,6 +55,23 @@ fn inv5_a_release_without_an_episode_lets_the_later_one_go_and_rings() {
 }
 
 #[test]
+fn inv5_a_claim_that_was_in_the_line_before_does_not_see_the_release_of_what_comes_behind_it() {
+    let bench = Bench::new(config());
+    let (first, lanes) = (bench.queue.reserve(), bench.lanes("s", &["a"]));
+    bench.queue.hold(&lanes, first, START + 60_000);
+    bench.append("s", 2, &["a"]).unwrap();
+    let (early, answer) = oneshot::channel();
+    let (appending, _) = oneshot::channel();
+    let new = Append::of(&New { place: Some(first), ..New::of(&episode("s", first), &lanes) }).unwrap();
+    let shared = &bench.queue.inner.shared;
+    shared.submit(Op::Claim(sink(&bench), request(9), early)).unwrap();
+    shared.submit(Op::Append(vec![new], appending, Instant::now())).unwrap();
+    bench.queue.release(first); // the writer takes all three at once
+    assert!(now(answer).unwrap().unwrap().claims.is_empty());
+    assert_eq!(seqs(&claims(&bench, 9)), [first]);
+}
+
+#[test]
 fn inv6_a_hold_blocks_no_other_lane_no_other_sink_and_nothing_before_its_place() {
     let bench = Bench::new(config());
     bench.append("s", 1, &["a", "b"]).unwrap();
@@ -127,4 +144,61 @@ async fn inv6_a_hold_ends_by_itself_at_its_time_and_the_scheduler_knows_when() {
     assert!(!bench.queue.inner.shared.holds.is_empty());
     bench.tidy();
     assert!(bench.queue.inner.shared.holds.is_empty());
+}
+
+/// On the real store, with the writer's own thread: exchanges of three sessions that begin in turn and end in any order.
+#[test]
+fn inv5_nothing_overtakes_what_began_before_it_whoever_ends_first() {
+    const EACH: u64 = 40;
+    let dir = tempfile::tempdir().unwrap();
+    let config = config::Queue { path: dir.path().into(), ..config() };
+    let queue = Queue::open_for(&config, &["a".to_owned()], &Metrics::new()).unwrap();
+    let (id, sessions) = (queue.sink_id("a").unwrap(), ["x", "y", "z"]);
+    let began = std::sync::Mutex::new(());
+    let mut claimed: std::collections::BTreeMap<Lane, Vec<Seq>> = std::collections::BTreeMap::new();
+    std::thread::scope(|scope| {
+        for thread in 0..4u64 {
+            let (queue, began) = (queue.clone(), &began);
+            scope.spawn(move || {
+                let mut under_way = Vec::new();
+                for n in 0..EACH {
+                    let session = sessions[usize::try_from(n % 3).unwrap()];
+                    let lanes = [(id, Lane::of(session))];
+                    {
+                        let _one_by_one = began.lock().unwrap();
+                        let place = queue.reserve();
+                        queue.hold(&lanes, place, u64::MAX);
+                        under_way.push((place, session, lanes));
+                    }
+                    if n % 4 == thread || n + 1 == EACH {
+                        // The last to begin ends first.
+                        while let Some((place, session, lanes)) = under_way.pop() {
+                            let episode = episode(session, place);
+                            let commit = queue.append(&[New { place: Some(place), ..New::of(&episode, &lanes) }]).unwrap();
+                            queue.release(place);
+                            drop(commit); // takes nothing back
+                        }
+                    }
+                }
+            });
+        }
+        let drained = async {
+            let mut count = 0;
+            while count < 4 * EACH {
+                for claim in queue.claim(id, request(2)).await.unwrap().claims {
+                    claimed.entry(claim.lane).or_default().push(claim.seq);
+                    queue.finish(claim, Finish::Delivered { confirmed_in: None }, None);
+                    count += 1;
+                }
+                if count < 4 * EACH {
+                    queue.rung(id).await; // nothing else wakes it: a release that doesn't ring would be the end
+                }
+            }
+        };
+        tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap().block_on(drained);
+    });
+    assert!(claimed.values().all(|seqs| seqs.is_sorted()), "{claimed:?}");
+    queue.close();
+    assert!(queue.inner.shared.holds.is_empty());
+    assert_eq!(queue.check(), Vec::<String>::new());
 }

@@ -181,6 +181,25 @@ fn an_attempt_that_reached_nobody_gives_its_event_time_up_to_whom_was_sent_befor
 }
 
 #[test]
+fn an_attempt_in_doubt_keeps_its_event_time_whatever_became_of_the_next_attempt() {
+    let bench = Bench::new(config());
+    let sink = bench.queue.sink_id("a").unwrap();
+    let early = bench.queue.reserve();
+    bench.append("s", 2, &["a"]).unwrap();
+    let (unheard, asker) = oneshot::channel();
+    drop(asker);
+    bench.queue.submit(Op::Claim(sink, request(9), unheard)).unwrap();
+    let again = bench.claim("a", 9)[0];
+    assert_ne!(again.sent, Sent::No);
+    assert_eq!(now(bench.queue.begin(again)), Ok(Some(2)));
+    bench.queue.finish(again, Finish::Uncount, None);
+    bench.put("s", early, &["a"]);
+    deliver(&bench, bench.claim("a", 9)[0]);
+    let last = bench.claim("a", 9)[0];
+    assert_eq!((last.seq, last.at), (2, again.at));
+}
+
+#[test]
 fn a_lanes_clock_outlives_the_receipts_as_long_as_the_lane_has_work() {
     let mut bench = Bench::new(config());
     for n in 1..=2 {
