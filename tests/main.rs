@@ -8,6 +8,7 @@ mod kill9;
 mod limits;
 mod offload;
 mod outage;
+mod presets;
 mod real_graphiti;
 mod secrets;
 mod stop;
