@@ -35,6 +35,7 @@ pub mod time;
 mod build;
 #[cfg(test)]
 mod golden;
+mod node;
 
 use std::future::Future;
 use std::panic::AssertUnwindSafe;

@@ -11,6 +11,7 @@ use serde_json_path::JsonPath;
 use super::Kept;
 use super::decode::decode;
 use super::document::document;
+use super::node::{is_empty, is_something, lines_of, text_of};
 use super::redact::Redactor;
 use super::stream::{Assembled, Pick, Plan};
 use crate::config::pattern::Params;
@@ -181,7 +182,7 @@ impl Seen<'_> {
         sources.iter().find_map(|source| match (source, self.response) {
             // An answer may have several parts, in one place each.
             (Source::RespJson(path), Some(Response::Document(document))) if want == Want::Output => {
-                texts_of(path, document.json(want)?)
+                Some(lines_of(path.query(document.json(want)?).all())).filter(|text| !text.is_empty())
             }
             _ => match self.node(source, want)? {
                 Cow::Owned(Value::String(text)) => Some(text),
@@ -259,47 +260,6 @@ impl Seen<'_> {
 fn pick<'j>(path: &JsonPath, json: &'j Value, want: Want) -> Option<&'j Value> {
     let nodes = path.query(json);
     if want == Want::Input { nodes.last() } else { nodes.first() }
-}
-
-/// What a node says: a string, a number, a boolean, or the texts of an array of content parts, a line each.
-pub(super) fn text_of(value: &Value) -> Option<String> {
-    let text = match value {
-        Value::String(text) => text.clone(),
-        Value::Number(_) | Value::Bool(_) => value.to_string(),
-        Value::Array(parts) => parts.iter().filter_map(part_text).collect::<Vec<_>>().join("\n"),
-        Value::Null | Value::Object(_) => return None,
-    };
-    (!text.is_empty()).then_some(text)
-}
-
-/// A part is a string, or an object with a `text`, unless it says that it is something else.
-pub(super) fn part_text(part: &Value) -> Option<&str> {
-    if let Value::String(text) = part {
-        return Some(text);
-    }
-    // `kind`: A2A until 0.3. Parts of 1.0 say neither.
-    let kind = part.get("type").or_else(|| part.get("kind")).map_or(Some("text"), Value::as_str)?;
-    matches!(kind, "text" | "input_text" | "output_text").then(|| part.get("text")?.as_str())?
-}
-
-/// The texts of all nodes, a line each.
-fn texts_of(path: &JsonPath, json: &Value) -> Option<String> {
-    let texts: Vec<_> = path.query(json).iter().filter_map(|node| text_of(node)).collect();
-    (!texts.is_empty()).then(|| texts.join("\n"))
-}
-
-fn is_empty(value: &Value) -> bool {
-    !is_something(value) && !matches!(value, Value::Bool(_))
-}
-
-fn is_something(value: &Value) -> bool {
-    match value {
-        Value::Null | Value::Bool(false) => false,
-        Value::Bool(true) | Value::Number(_) => true,
-        Value::String(text) => !text.is_empty(),
-        Value::Array(items) => !items.is_empty(),
-        Value::Object(members) => !members.is_empty(),
-    }
 }
 
 fn header_text<'h>(headers: &'h HeaderMap, name: &HeaderName) -> Option<Cow<'h, str>> {

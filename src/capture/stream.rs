@@ -23,6 +23,7 @@ use std::sync::Arc;
 use serde_json::Value;
 use serde_json_path::JsonPath;
 
+use super::node::{lines_of, texts_of};
 use super::redact::Redactor;
 use crate::config::source::EventPath;
 use crate::config::{self, StreamFormat};
@@ -32,7 +33,7 @@ use ndjson::Ndjson;
 use path::Path;
 use rules::{Rule, Rules, Seen};
 use sse::Sse;
-use text::{Texts, lines_of, texts_of};
+use text::Texts;
 
 mod answers;
 mod buffer;

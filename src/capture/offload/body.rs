@@ -5,11 +5,12 @@ use http::request::Parts;
 use http::{HeaderMap, StatusCode, header};
 use serde_json::Value;
 
-use super::check::{check, is_something};
+use super::check::check;
 use super::{Refusal, fastapi};
 use crate::capture::Kept;
 use crate::capture::decode::{self, DecodeError};
 use crate::capture::document::document;
+use crate::capture::node::is_something;
 use crate::config::offload::{Offload, Refuse, Split};
 
 /// The body without its `Content-Encoding`.

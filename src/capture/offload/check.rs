@@ -46,17 +46,6 @@ pub fn check(fields: &[Field], body: &Value) -> Vec<Wrong> {
     check.wrong
 }
 
-/// Whether any of these is there and is neither null, empty nor false.
-pub fn is_something(value: &Value) -> bool {
-    match value {
-        Value::Null | Value::Bool(false) => false,
-        Value::Bool(true) | Value::Number(_) => true,
-        Value::String(text) => !text.trim().is_empty(),
-        Value::Array(items) => !items.is_empty(),
-        Value::Object(members) => !members.is_empty(),
-    }
-}
-
 struct Check {
     place: Vec<Value>,
     wrong: Vec<Wrong>,

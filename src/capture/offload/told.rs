@@ -7,7 +7,8 @@ use serde_json::{Map, Value};
 use serde_json_path::JsonPath;
 
 use super::{Refusal, time};
-use crate::capture::extract::{Seen, Want, text_of};
+use crate::capture::extract::{Seen, Want};
+use crate::capture::node::text_of;
 use crate::config;
 use crate::config::offload::{Offload, Part, Split};
 use crate::episode::Message;

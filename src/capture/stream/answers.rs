@@ -6,7 +6,8 @@ use serde_json::Value;
 
 use super::Pick;
 use super::path::Path;
-use super::text::{floor, grow, lines_of};
+use super::text::{floor, grow};
+use crate::capture::node::{is_empty, lines_of};
 
 /// The answer to a probe.
 #[derive(Debug, Default)]
@@ -134,21 +135,6 @@ impl Gathered {
             Self::Nodes(nodes) if !nodes.is_empty() => Some(Value::Array(nodes)),
             _ => None,
         }
-    }
-}
-
-/// Whether a node is something: neither `false`, null nor empty.
-pub fn is_something(node: &Value) -> bool {
-    !matches!(node, Value::Bool(false)) && !is_empty(node)
-}
-
-fn is_empty(node: &Value) -> bool {
-    match node {
-        Value::Null => true,
-        Value::Bool(_) | Value::Number(_) => false,
-        Value::String(text) => text.is_empty(),
-        Value::Array(items) => items.is_empty(),
-        Value::Object(members) => members.is_empty(),
     }
 }
 

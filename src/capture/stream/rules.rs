@@ -4,9 +4,9 @@ use std::borrow::Cow;
 
 use serde_json::Value;
 
-use super::answers::is_something;
 use super::event::Event;
 use super::path::{Nodes, Path};
+use crate::capture::node::is_something;
 use crate::config::source::EventPath;
 use crate::config::{self, Marker};
 

@@ -2,8 +2,6 @@
 
 use std::collections::HashMap;
 
-use serde_json::Value;
-
 /// What a further text costs of the limit beside its bytes: its place here, and the line break that joins it to the others.
 const PER_TEXT: usize = 64;
 
@@ -121,37 +119,4 @@ pub fn floor(text: &str, max: usize) -> &str {
         end -= 1; // 0 is a boundary.
     }
     text.get(..end).unwrap_or_default()
-}
-
-/// The texts of nodes, a line each.
-pub fn lines_of<'j>(nodes: impl IntoIterator<Item = &'j Value>) -> String {
-    let mut lines = String::new();
-    for node in nodes {
-        texts_of(node, |text| {
-            if !lines.is_empty() && !text.is_empty() {
-                lines.push('\n');
-            }
-            lines.push_str(text);
-        });
-    }
-    lines
-}
-
-/// Hands over the texts of a node: itself, or its parts. (The table of `extract.rs`.)
-pub fn texts_of(node: &Value, mut take: impl FnMut(&str)) {
-    match node {
-        Value::String(text) => take(text),
-        Value::Number(_) | Value::Bool(_) => take(&node.to_string()),
-        Value::Array(parts) => parts.iter().filter_map(part).for_each(take),
-        Value::Null | Value::Object(_) => {}
-    }
-}
-
-fn part(part: &Value) -> Option<&str> {
-    if let Value::String(text) = part {
-        return Some(text);
-    }
-    // `kind`: A2A until 0.3. Parts of 1.0 say neither.
-    let kind = part.get("type").or_else(|| part.get("kind")).map_or(Some("text"), Value::as_str)?;
-    matches!(kind, "text" | "input_text" | "output_text").then(|| part.get("text")?.as_str())?
 }
