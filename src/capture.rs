@@ -11,13 +11,30 @@
 //! | `failed` | the store refused it or extraction broke: not captured, and said in the log |
 //! | `cancelled` | the client left before the end; recorded with what it got, or not (`on_cancel = "discard"`, or before a response) |
 //! | `no_match` | no episode: another status than `success`, a `success_if` that didn't hold, or neither input nor output found |
-//! | `truncated` | recorded, but a body was longer than `max_capture` |
-//! | `queued` | recorded whole (or with `end = "error"` where the upstream broke off) |
+//! | `duplicate` | a whole one with its `dedupe` or `join` key was recorded before |
+//! | `truncated` | recorded, but a body was longer than `max_capture`, or not what its encoding says |
+//! | `queued` | recorded whole (or with `end = "error"` where the upstream broke off, or a stream said that it failed) |
+//!
+//! A request on an offload route is counted too: see [`offload`].
+//!
+//! # From bytes to an episode
+//! ```text
+//! request  ─► kept ─► decode ─► document ─┐
+//!                                         ├─► redact ─► extract ─► build ─► Episode
+//! response ─► kept ─► decode ─► document ─┤
+//!          └► reassembly (decode ─► stream, event by event) ─┘
+//! ```
+//! A stream is put together as it passes, because the frame that ends it has to wait for the commit ([`reassembly`]). All else is
+//! read when the exchange has ended, each body once and only if a source asks for it.
 //!
 //! # What was cut
 //! JSON that was cut can't be read, so a source that reads it finds nothing. A `success_if` over a part that was not seen can't be
 //! judged and is left out; such an exchange is recorded, its end marked, if its input was found: to learn too much of what a user
 //! said is better than to lose it.
+//!
+//! # Order
+//! An episode's place in its lanes is that of its request: it is taken when the request comes, and [`order`] has the later one of
+//! two wait that overlap in a session.
 
 pub mod decode;
 pub mod document;
@@ -27,7 +44,6 @@ pub mod order;
 pub mod original;
 pub mod reassembly;
 pub mod redact;
-mod request;
 pub mod routes;
 pub mod stream;
 pub mod time;
@@ -36,6 +52,7 @@ mod build;
 #[cfg(test)]
 mod golden;
 mod node;
+mod request;
 
 use std::future::Future;
 use std::panic::AssertUnwindSafe;
@@ -260,7 +277,7 @@ impl Capture {
     }
 
     /// All of the request has been forwarded: takes its place among the exchanges of the session that it names. For a request of more
-    /// than [`PARSE_ELSEWHERE`] bytes that names it in its body alone, this is left out. Never panics.
+    /// than 256 KiB that names it in its body alone, this is left out. Never panics.
     pub fn sent(&mut self, request: Option<&Kept>) {
         let rules = &self.tally.routes.rules[self.tally.route];
         if std::mem::replace(&mut self.is_sent, true) || rules.orderers.is_empty() {

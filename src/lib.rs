@@ -5,7 +5,7 @@
 //! client ─► server ─► stack ─► proxy::forward ─► upstream agent
 //!                                 │ tee: frames are counted references, never copies
 //!                                 ▼
-//!         end of response ─► capture (match, extract) ─► Episode
+//!         end of response ─► capture (match, reassemble, extract, redact) ─► Episode
 //!                                 ▼
 //!                      queue::commit  one writer, group commit, stable storage
 //!                                 │ then, and not before, the response's last byte leaves
@@ -28,8 +28,8 @@
 //!    unless the configuration asks for it.
 //! 4. **At least once, and once in effect.** Every attempt carries the same id; where a sink can be asked, offramp asks before
 //!    it sends again after an ambiguous end.
-//! 5. **In order.** Within a lane the attempt for n+1 starts only after n is delivered, dead or purged. A redriven episode goes
-//!    back to its original place.
+//! 5. **In order.** A lane's order is that in which its requests arrived. The attempt for n+1 starts only after n is delivered, dead
+//!    or purged. A redriven episode goes back to its original place.
 //! 6. **No poison.** What fails blocks nobody else. The attempt count is on disk before the attempt, so what kills the process
 //!    still dies at `max_attempts`.
 //! 7. **Delivered means it is there.** A 202 from a service that keeps work in memory is no delivery. `delivered` is what was

@@ -2,7 +2,6 @@
 
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpStream};
-use std::path::Path;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -11,36 +10,17 @@ use axum::body::Bytes;
 use axum::http::{HeaderMap, Method, StatusCode, Uri};
 use jiff::Timestamp;
 use serde_json::{Value, json};
-use tempfile::TempDir;
 
 use crate::support::http::{self, Response};
 use crate::support::offramp::Offramp;
-use crate::support::python::{self, Service};
+use crate::support::python::RealGraphiti;
 use crate::support::world;
 
 const LIMIT: Duration = Duration::from_secs(180);
 
-/// The service and what it stands on. They end with the test.
-struct World {
-    falkordb: Service,
-    _model: Service,
-    graphiti: Service,
-    dir: TempDir,
-}
+struct World(RealGraphiti);
 
 impl World {
-    fn new() -> Self {
-        let dir = tempfile::tempdir().unwrap();
-        let falkordb = python::falkordb(dir.path());
-        let model = python::model(dir.path());
-        let graphiti = python::graphiti(dir.path(), &falkordb, &model, 0);
-        Self { falkordb, _model: model, graphiti, dir }
-    }
-
-    fn dir(&self) -> &Path {
-        self.dir.path()
-    }
-
     /// Stands where the service stood: what isn't offloaded goes to it.
     fn offramp(&self) -> Offramp {
         let config = format!(
@@ -74,14 +54,14 @@ impl World {
             level = "info"
             format = "json"
             "#,
-            graphiti = self.graphiti.url(),
+            graphiti = self.0.service.url(),
         );
-        Offramp::start(self.dir(), &config)
+        Offramp::start(self.0.dir(), &config)
     }
 
     /// The graph holds each message once, under its episode's id, in the order and at the time of its caller.
     fn assert_graph_holds(&self, sent: &[Sent], offramp: &Offramp) {
-        let nodes = python::episodic_nodes(self.dir(), &self.falkordb);
+        let nodes = self.0.nodes();
         let episodes = offramp.episodes();
         assert_eq!((nodes.len(), episodes.len()), (sent.len(), sent.len()));
         let mut stored = std::collections::HashMap::new();
@@ -149,7 +129,7 @@ fn post(offramp: &Offramp, group: &str, count: usize) -> Vec<Sent> {
 
 #[test]
 fn inv5_inv7_messages_reach_a_real_graphiti_once_and_in_order() {
-    let world = World::new();
+    let world = World(RealGraphiti::new());
     let mut offramp = world.offramp();
 
     let groups = ["chat-0", "user:1", "chat-2"];
@@ -163,7 +143,7 @@ fn inv5_inv7_messages_reach_a_real_graphiti_once_and_in_order() {
 
 #[test]
 fn inv2_inv8_after_kill_9_between_reply_and_delivery_a_real_graphiti_has_every_message() {
-    let world = World::new();
+    let world = World(RealGraphiti::new());
     let offramp = world.offramp();
     assert_eq!(offramp.ask("POST", "/api/v1/sinks/graphiti/pause", None).status, 200);
 
@@ -179,7 +159,7 @@ fn inv2_inv8_after_kill_9_between_reply_and_delivery_a_real_graphiti_has_every_m
 
 #[test]
 fn what_a_real_graphiti_refuses_offramp_refuses_in_the_same_words() {
-    let world = World::new();
+    let world = World(RealGraphiti::new());
     let offramp = world.offramp();
     let json = "application/json";
     for body in broken_bodies() {
@@ -196,7 +176,7 @@ fn what_a_real_graphiti_refuses_offramp_refuses_in_the_same_words() {
 
 /// Both answer with the same status and the same JSON.
 fn assert_same(world: &World, offramp: &Offramp, content_type: &str, body: &[u8]) {
-    let [theirs, ours] = [world.graphiti.address, offramp.proxy("graph")].map(|address| send(address, content_type, body));
+    let [theirs, ours] = [world.0.service.address, offramp.proxy("graph")].map(|address| send(address, content_type, body));
     let shown = String::from_utf8_lossy(body);
     assert_eq!((ours.status, ours.json()), (theirs.status, theirs.json()), "{shown}");
     assert_eq!(ours.header("content-type"), theirs.header("content-type"), "{shown}");

@@ -7,10 +7,9 @@ use std::time::Duration;
 use jiff::Timestamp;
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
-use tempfile::TempDir;
 
 use crate::support::offramp::Offramp;
-use crate::support::python::{self, Service};
+use crate::support::python::{self, RealGraphiti, Service};
 use crate::support::{http, wait_until};
 
 const LIMIT: Duration = Duration::from_secs(180);
@@ -18,30 +17,17 @@ const LIMIT: Duration = Duration::from_secs(180);
 /// All services of one test. They end with it.
 struct World {
     agent: Service,
-    falkordb: Service,
-    model: Service,
-    graphiti: Service,
-    dir: TempDir,
+    graphiti: RealGraphiti,
 }
 
 impl World {
     fn new() -> Self {
-        let dir = tempfile::tempdir().unwrap();
-        let falkordb = python::falkordb(dir.path());
-        let model = python::model(dir.path());
-        let graphiti = python::graphiti(dir.path(), &falkordb, &model, 0);
-        Self { agent: python::agent(dir.path()), falkordb, model, graphiti, dir }
+        let graphiti = RealGraphiti::new();
+        Self { agent: python::agent(graphiti.dir()), graphiti }
     }
 
     fn dir(&self) -> &Path {
-        self.dir.path()
-    }
-
-    /// A new process at the old address, as a supervisor would make it.
-    fn restart_graphiti(&mut self) {
-        let port = self.graphiti.address.port();
-        self.graphiti.kill();
-        self.graphiti = python::graphiti(self.dir.path(), &self.falkordb, &self.model, port);
+        self.graphiti.dir()
     }
 
     /// `confirm` is how long nothing may appear in the graph before the sink counts as stalled.
@@ -79,7 +65,7 @@ impl World {
             format = "json"
             "#,
             agent = self.agent.url(),
-            graphiti = self.graphiti.url(),
+            graphiti = self.graphiti.service.url(),
         );
         Offramp::start(self.dir(), &config)
     }
@@ -97,7 +83,7 @@ impl World {
 
     /// The graph must hold each exchange once, in the order of its session, in the session's group, at the time of its capture.
     fn assert_graph_holds(&self, exchanges: &[Value], episodes: &[Value]) {
-        let nodes = python::episodic_nodes(self.dir(), &self.falkordb);
+        let nodes = self.graphiti.nodes();
         assert_eq!(nodes.len(), exchanges.len(), "nodes in the graph");
         assert_eq!(episodes.len(), exchanges.len(), "episodes of offramp");
         let nodes: HashMap<&str, &Value> = nodes.iter().map(|node| (text(node, "name"), node)).collect();
@@ -198,13 +184,13 @@ fn inv7_a_real_graphiti_whose_worker_died_stalls_the_sink_and_loses_nothing() {
     let mut offramp = world.offramp("2s");
 
     // One 429 of its model ends the worker; the service goes on accepting messages and calls itself healthy.
-    python::fail_model(&world.model, 429, 1);
+    python::fail_model(&world.graphiti.model, 429, 1);
     let exchanges = world.converse(&offramp, &sessions(3), 4);
     let status = offramp.wait_for_status("the sink is stalled", LIMIT, |status| status["sinks"][0]["state"] == "stalled");
     assert_eq!(status["ledger"]["delivered"], 0);
     assert_eq!(status["ledger"]["captured"], 12);
 
-    world.restart_graphiti();
+    world.graphiti.restart();
     offramp.wait_for_delivery(12, LIMIT);
 
     world.assert_graph_holds(&exchanges, &offramp.episodes());
@@ -214,7 +200,7 @@ fn inv7_a_real_graphiti_whose_worker_died_stalls_the_sink_and_loses_nothing() {
 #[test]
 fn a_real_graphiti_accepts_everything_and_stores_nothing_once_its_worker_died() {
     let world = World::new();
-    let address = world.graphiti.address;
+    let address = world.graphiti.service.address;
     let post = |group: &str, name: &str, timestamp: Timestamp| {
         let message = json!({
             "content": "user: hi\nassistant: hello", "role_type": "user", "role": null, "name": name,
@@ -239,6 +225,6 @@ fn a_real_graphiti_accepts_everything_and_stores_nothing_once_its_worker_died() 
     post("user:42", "deadly", now);
     post("g", "lost", now);
     assert_eq!(http::request(address, "GET", "/healthcheck", None).unwrap().status, 200);
-    assert!(wait_until(LIMIT, || world.graphiti.log().contains("the worker dies of deadly in group user:42")));
+    assert!(wait_until(LIMIT, || world.graphiti.service.log().contains("the worker dies of deadly in group user:42")));
     assert_eq!(names("g"), ["first", "second"]);
 }

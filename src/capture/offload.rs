@@ -1,7 +1,7 @@
 //! Offload: a request that is not forwarded. It becomes episodes, and its caller has the reply once these are on stable storage.
 //!
 //! What goes into the queue is what the service behind would have taken: a request that it would refuse is refused now, in its own
-//! words ([`check`], [`fastapi`]), for nobody is there to be told later. Nothing is sampled, and nothing is dropped because no text was
+//! words (`check.rs`, `fastapi.rs`), for nobody is there to be told later. Nothing is sampled, and nothing is dropped because no text was
 //! found: a request from which no episode can be made is refused too. The exception is a list of messages that is empty, which is
 //! nothing to keep.
 //!

@@ -4,9 +4,10 @@
 //! Each field of `extract` has a list of sources, and the first that yields wins. A header, a parameter, a cookie and a constant
 //! yield their text. A path into JSON yields a list of nodes, of which one is taken, and that one becomes text:
 //!
-//! - **Which node.** For `input` the **last** one, for every other field the first. A conversation repeats itself in each request, so
-//!   `$.messages[?@.role=='user'].content` is what was asked only at its end. The choice falls before the conversion: where the node
-//!   that was taken yields nothing, the source yields nothing, and the next source is asked.
+//! - **Which node.** For `input` the **last** one: a conversation repeats itself in each request, so
+//!   `$.messages[?@.role=='user'].content` is what was asked only at its end. For `output` **all**, a line each: an answer may have
+//!   several parts. For every other field the first. The choice falls before the conversion: where the node that was taken yields
+//!   nothing, the source yields nothing, and the next source is asked.
 //! - **String**: as it is.
 //! - **Number and boolean**: printed as JSON prints them (`42`, `true`).
 //! - **Array**: the texts of its parts joined with `\n`. A part is a string, or an object with a string `text` whose `type` is absent or
@@ -17,6 +18,13 @@
 //! A header or a parameter whose name says that it is a credential is no source, because records hold none: see
 //! [`is_credential`]. A cookie is named by itself, so whoever names one knows what is in it.
 //!
+//! # Streams
+//! `resp.stream` is the text that the route's `[proxy.route.stream]` makes of a streamed response. `resp.stream:$.a` is what all events
+//! have at that path: strings joined without a gap, anything else as a list. `resp.json:$.a` is asked of each event: the first one that
+//! yields counts, for `output` and `metadata` the last, and for `success_if` any. Of a response that is one document, `resp.stream`
+//! yields nothing; of a form, `req.json` sees an object of its fields.
+//!
+//! # JSON
 //! For `metadata` numbers, booleans, arrays and objects stay what they are in JSON: no reader of a graph wants `"3"` for `3`.
 //! For `success_if` a source counts if its node is neither absent, `false`, null, `""`, `[]` nor `{}`; a number counts, also 0.
 

@@ -5,6 +5,7 @@ use std::path::Path;
 use std::process::Command;
 
 use serde_json::{Value, json};
+use tempfile::TempDir;
 
 use super::http;
 use super::parts::SUPPORT;
@@ -106,5 +107,44 @@ fn list(mut command: Command, name: &str) -> Vec<Value> {
     match answer[name].take() {
         Value::Array(list) => list,
         other => panic!("{command:?} printed no list of {name}: {other}"),
+    }
+}
+
+/// Graphiti's real service with what it stands on, and the directory of one test. They end with it.
+pub struct RealGraphiti {
+    /// Its database.
+    pub falkordb: Service,
+    /// The language model that it asks.
+    pub model: Service,
+    /// The service itself.
+    pub service: Service,
+    dir: TempDir,
+}
+
+impl RealGraphiti {
+    /// All of it, started.
+    pub fn new() -> Self {
+        let dir = tempfile::tempdir().unwrap();
+        let falkordb = falkordb(dir.path());
+        let model = model(dir.path());
+        let service = graphiti(dir.path(), &falkordb, &model, 0);
+        Self { falkordb, model, service, dir }
+    }
+
+    /// The directory.
+    pub fn dir(&self) -> &Path {
+        self.dir.path()
+    }
+
+    /// A new process at the old address, as a supervisor would make it.
+    pub fn restart(&mut self) {
+        let port = self.service.address.port();
+        self.service.kill();
+        self.service = graphiti(self.dir.path(), &self.falkordb, &self.model, port);
+    }
+
+    /// What is in the graph.
+    pub fn nodes(&self) -> Vec<Value> {
+        episodic_nodes(self.dir(), &self.falkordb)
     }
 }

@@ -242,3 +242,41 @@ async fn many_at_once_are_all_served_and_all_captured() {
     let connections = connections.load(Ordering::SeqCst);
     assert!(connections <= CLIENTS + CLIENTS / 2, "connections are used again: {connections} were made");
 }
+
+#[tokio::test]
+async fn a_second_whole_exchange_with_the_same_key_is_no_new_episode() {
+    let agent = Agent::new().await;
+    let recorder = Recorder::quick();
+    let mut config = proxy_to(agent.at());
+    let header = |name| Source::ReqHeader(http::HeaderName::from_static(name));
+    config.routes[0].dedupe =
+        Some(config::Dedupe { window: Duration::from_secs(600), key: vec![header("idempotency-key"), header("x-part")] });
+    let running = start(config, recorder.clone()).await;
+    let ask = async |headers: &str, answer: &str| {
+        let mut client = running.connect().await;
+        let length = ASKED.len();
+        let head = format!("POST /run/x HTTP/1.1\r\nhost: a\r\n{headers}content-length: {length}\r\nconnection: close\r\n\r\n");
+        client.write_all(format!("{head}{ASKED}").as_bytes()).await.unwrap();
+        let mut upstream = agent.accept().await;
+        read_until(&mut upstream, b"}").await.unwrap();
+        upstream.write_all(answer.as_bytes()).await.unwrap();
+        drop(upstream);
+        rest(&mut client).await
+    };
+    let whole = answer(r#"{"message":"hello"}"#);
+    // What broke off is no reason to leave out the one that is whole.
+    ask("idempotency-key: 1\r\n", "HTTP/1.1 200 OK\r\ncontent-length: 100\r\n\r\n{").await;
+    for (headers, episodes, duplicates) in [
+        ("idempotency-key: 1\r\n", 2, 0),
+        ("idempotency-key: 1\r\n", 2, 1),
+        ("idempotency-key: 1\r\nx-part: 2\r\n", 3, 1),
+        ("x-part: 1\r\n", 4, 1),
+        ("", 5, 1),
+        ("", 6, 1),
+        ("x-part: 1\r\n", 6, 2),
+    ] {
+        assert!(text(&ask(headers, &whole).await).ends_with(r#"{"message":"hello"}"#), "it is forwarded all the same");
+        running.idle().await;
+        assert_eq!((*recorder.appended.borrow(), running.outcome("duplicate")), (episodes, duplicates), "{headers}");
+    }
+}
