@@ -329,7 +329,8 @@ impl Capture {
             }
             return None;
         }
-        let bytes = request.map_or(0, |r| r.len) + response.len;
+        let text = response.stream.as_ref().and_then(|stream| stream.text.as_ref()).map_or(0, String::len);
+        let bytes = request.map_or(0, |r| r.len) + response.len + text;
         let is_work = bytes > PARSE_ELSEWHERE || rules.asks_the_queue() || (bytes > DECODE_ELSEWHERE && self.is_encoded());
         if is_work && tokio::runtime::Handle::try_current().is_ok() {
             let request = request.cloned();

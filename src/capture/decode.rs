@@ -183,7 +183,8 @@ fn pump(links: &mut [Link], mut data: &[u8], limit: usize, take: &mut dyn FnMut(
         if written > room {
             return Err(Stop::Limit);
         }
-        if (read, written) == (0, 0) || (data.is_empty() && written < PIECE) {
+        // Not before: a stage may hold back what its own window had no room for, with all of its input read.
+        if (read, written) == (0, 0) {
             return Ok(());
         }
     }

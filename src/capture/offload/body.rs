@@ -75,12 +75,17 @@ pub fn judge(offload: &Offload, json: &Value) -> Result<(), Refusal> {
         });
     }
     for need in &offload.needs {
-        let there = need.one_of.iter().any(|path| path.query(json).iter().any(|node| is_something(node)));
+        let there = need.one_of.iter().any(|path| path.query(json).iter().any(|node| is_told(node)));
         if !there {
             return Err(Refusal::Service { status: need.status, body: need.body.clone() });
         }
     }
     Ok(())
+}
+
+/// Whether a node says anything; blanks don't.
+fn is_told(node: &Value) -> bool {
+    is_something(node) && node.as_str().is_none_or(|text| !text.trim().is_empty())
 }
 
 fn service((status, body): (StatusCode, String)) -> Refusal {
