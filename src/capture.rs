@@ -50,7 +50,7 @@ pub mod time;
 
 mod build;
 #[cfg(test)]
-mod golden;
+pub(crate) mod golden;
 mod node;
 mod request;
 

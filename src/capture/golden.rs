@@ -35,48 +35,48 @@ const ROUNDS: u64 = 5;
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
-struct Case {
+pub(crate) struct Case {
     about: String,
     from: String,
-    exchanges: Vec<Exchange>,
+    pub(crate) exchanges: Vec<Exchange>,
 }
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
-struct Exchange {
+pub(crate) struct Exchange {
     /// The route's.
     path: String,
     /// The route's; else the one that the case's directory is named after.
     preset: Option<String>,
-    request: Asked,
-    response: Answered,
+    pub(crate) request: Asked,
+    pub(crate) response: Answered,
     #[serde(default)]
-    ending: Ending,
+    pub(crate) ending: Ending,
     /// None: it is no episode.
-    episode: Option<Value>,
+    pub(crate) episode: Option<Value>,
 }
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
-struct Asked {
-    method: String,
-    target: String,
-    headers: HashMap<String, String>,
-    body: Body,
+pub(crate) struct Asked {
+    pub(crate) method: String,
+    pub(crate) target: String,
+    pub(crate) headers: HashMap<String, String>,
+    pub(crate) body: Body,
 }
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
-struct Answered {
-    status: u16,
-    headers: HashMap<String, String>,
-    body: Body,
+pub(crate) struct Answered {
+    pub(crate) status: u16,
+    pub(crate) headers: HashMap<String, String>,
+    pub(crate) body: Body,
 }
 
 /// Nothing, a document, or lines that are one text.
 #[derive(Deserialize)]
 #[serde(untagged)]
-enum Body {
+pub(crate) enum Body {
     Lines(Vec<String>),
     Document(Map<String, Value>),
     None(()),
@@ -84,7 +84,7 @@ enum Body {
 
 #[derive(Deserialize, Default, Clone, Copy)]
 #[serde(rename_all = "lowercase")]
-enum Ending {
+pub(crate) enum Ending {
     #[default]
     Complete,
     Error,
@@ -92,7 +92,7 @@ enum Ending {
 }
 
 impl Body {
-    fn bytes(&self) -> Bytes {
+    pub(crate) fn bytes(&self) -> Bytes {
         match self {
             Self::Lines(lines) => lines.concat().into(),
             Self::Document(document) => serde_json::to_vec(document).unwrap().into(),
@@ -164,7 +164,7 @@ impl Record for Shelf {
 }
 
 /// Each case with its name and its preset.
-fn cases() -> Vec<(String, String, Case)> {
+pub(crate) fn cases() -> Vec<(String, String, Case)> {
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden");
     let in_order = |directory: &Path| {
         let mut entries: Vec<PathBuf> = std::fs::read_dir(directory).unwrap().map(|entry| entry.unwrap().path()).collect();
@@ -184,7 +184,7 @@ fn cases() -> Vec<(String, String, Case)> {
 }
 
 /// The routes of a case, one per exchange, as a file would configure them.
-fn routes(preset: &str, case: &Case) -> Vec<config::Route> {
+pub(crate) fn routes(preset: &str, case: &Case) -> Vec<config::Route> {
     let mut text = "[[sink]]\nname = \"s\"\ntype = \"file\"\npath = \"/x\"\n\
                     [[proxy]]\nname = \"p\"\nlisten = \"127.0.0.1:1\"\nupstream = \"http://h\"\n"
         .to_owned();
@@ -269,7 +269,7 @@ fn kept(frames: &[Bytes], ended: bool) -> Kept {
 }
 
 /// What a case says of an episode.
-fn shown(episode: &Episode) -> Value {
+pub(crate) fn shown(episode: &Episode) -> Value {
     let messages = episode.messages.iter().map(|message| json!({"role": message.role, "content": message.content}));
     json!({
         "session": (episode.session != episode.id.to_string()).then_some(&episode.session),

@@ -4,6 +4,7 @@ mod aborts;
 mod barrier;
 mod breaker;
 mod capture;
+mod golden;
 mod line;
 mod malformed;
 mod offload;
