@@ -165,7 +165,8 @@ fn inv10_a_secret_leaves_no_trace_however_it_comes_and_whatever_happens() {
     let done = expected();
     offramp.wait_for_status("all of it is done", LIMIT, |status| {
         let ledger = &status["ledger"];
-        ledger["captured"] == SINKS * done && ledger["pending"] == 0 && ledger["dead"].as_u64() > Some(2 * done as u64)
+        // At two sinks all are dead letters; of the third's failures it depends whom they meet.
+        ledger["captured"] == SINKS * done && ledger["pending"] == 0 && ledger["dead"].as_u64() >= Some(2 * done as u64)
     });
     assert_answers_are_clean(&offramp);
     assert_episodes_say_what_they_may(&offramp.episodes());
