@@ -80,9 +80,6 @@ use crate::queue::{AppendError, Appended, Key, Lane, New, Note, Queue, Seq, Sink
 /// Captured bytes from which parsing leaves the async threads. Below it, handing over costs more than it saves.
 pub(crate) const PARSE_ELSEWHERE: usize = 256 * 1024;
 
-/// The same of bytes that have to be decoded first: they may be many times as long then.
-const DECODE_ELSEWHERE: usize = 16 * 1024;
-
 /// Resolves once episodes are on stable storage. Dropping it does not take them back.
 pub type Commit = Pin<Box<dyn Future<Output = Result<Appended, AppendError>> + Send>>;
 
@@ -285,7 +282,9 @@ impl Capture {
         }
         let named = std::panic::catch_unwind(AssertUnwindSafe(|| {
             let kept = request.filter(|kept| rules.reads_session && kept.len <= PARSE_ELSEWHERE);
-            let document = Document::new(&self.head.request_headers, kept, rules.max_capture(), &rules.redactor);
+            // It may be encoded, and longer than it looks.
+            let limit = rules.max_capture().min(PARSE_ELSEWHERE);
+            let document = Document::new(&self.head.request_headers, kept, limit, &rules.redactor);
             let session = self.head.seen(rules, &document, None).text(&rules.orderers, Want::Key);
             (session, document.into_read())
         }));
@@ -331,7 +330,8 @@ impl Capture {
         }
         let text = response.stream.as_ref().and_then(|stream| stream.text.as_ref()).map_or(0, String::len);
         let bytes = request.map_or(0, |r| r.len) + response.len + text;
-        let is_work = bytes > PARSE_ELSEWHERE || rules.asks_the_queue() || (bytes > DECODE_ELSEWHERE && self.is_encoded());
+        // What is encoded may be many times as long as it looks.
+        let is_work = bytes > PARSE_ELSEWHERE || rules.asks_the_queue() || self.is_encoded();
         if is_work && tokio::runtime::Handle::try_current().is_ok() {
             let request = request.cloned();
             let appending = tokio::task::spawn_blocking(move || self.append(end, request.as_ref(), &response));

@@ -76,15 +76,13 @@ pub(super) fn build(context: &Context<'_>, end: End, request: &Document<'_>, sen
     }
     let mut parts = Parts::of(&seen, route, head.arrived_ms);
     let mut extras = Extras::default();
-    let scope = |what: &str| format!("{what}/{proxy}/{}", config.name);
     let now = record.now();
     // One that broke off is no reason to leave out the one that is whole.
-    if let (Some(dedupe), End::Complete) = (&config.dedupe, end) {
-        let texts: Vec<_> = dedupe.key.iter().map(|source| seen.text(std::slice::from_ref(source), Want::Key)).collect();
-        if texts.iter().any(Option::is_some) {
-            let key = Key::of(&scope("dedupe"), texts.iter().map(|text| text.as_deref().unwrap_or_default()));
-            extras.unique = Some(Unique { key, until: now.saturating_add(clock::as_ms(dedupe.window)) });
-        }
+    if let (Some(dedupe), End::Complete) = (&config.dedupe, end)
+        && let Some(texts) = seen.texts(&dedupe.key)
+    {
+        let key = Key::of(&route.dedupe_scope(proxy), texts.iter().map(String::as_str));
+        extras.unique = Some(Unique { key, until: now.saturating_add(clock::as_ms(dedupe.window)) });
     }
     if let Some(name) = seen.text(&config.join, Want::Key) {
         // Other routes of this proxy see the other part.

@@ -122,9 +122,9 @@ impl<'a> Document<'a> {
         self
     }
 
-    /// What was read of it, for [`with`](Self::with); none if nobody asked, or it wasn't there yet.
+    /// What was read of it, for [`with`](Self::with); none if nobody asked, or not all of it was there.
     pub fn into_read(self) -> Option<Read> {
-        self.kept.and(self.read.into_inner())
+        self.read.into_inner().filter(|read| read.whole)
     }
 
     /// The document, if it is one and whole.
@@ -191,7 +191,13 @@ impl Seen<'_> {
         })
     }
 
-    /// The same with numbers, lists and objects as they are in JSON.
+    /// The texts of all sources, empty where one yields nothing; none where none yields.
+    pub fn texts(&self, sources: &[Source]) -> Option<Vec<String>> {
+        let texts: Vec<_> = sources.iter().map(|source| self.text(std::slice::from_ref(source), Want::Key)).collect();
+        texts.iter().any(Option::is_some).then(|| texts.into_iter().map(Option::unwrap_or_default).collect())
+    }
+
+    /// What the first source yields that has something, with numbers, lists and objects as they are in JSON.
     pub fn value(&self, sources: &[Source]) -> Option<Value> {
         sources.iter().find_map(|source| self.node(source, Want::Metadata).filter(|node| !is_empty(node)).map(Cow::into_owned))
     }

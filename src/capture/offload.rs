@@ -28,7 +28,6 @@ use bytes::Bytes;
 use http::request::Parts;
 use http::{HeaderMap, HeaderValue, StatusCode};
 use serde_json::{Map, Value};
-use sha2::{Digest, Sha256};
 use uuid::Uuid;
 
 use self::told::Told;
@@ -132,8 +131,7 @@ impl Offloading {
             let unique = made.unique.as_ref().map(|(texts, until)| {
                 let place = n.to_string();
                 let texts = texts.iter().map(String::as_str).chain((n > 0).then_some(place.as_str()));
-                let scope = format!("dedupe/{}/{}", self.tally.routes.proxy, rules.config.name);
-                Unique { key: Key::of(&scope, texts), until: *until }
+                Unique { key: Key::of(&rules.dedupe_scope(&self.tally.routes.proxy), texts), until: *until }
             });
             new.push(New { place: Some(record.reserve()), unique, ..New::of(episode, lanes) });
         }
@@ -215,10 +213,8 @@ impl Offloading {
 
     /// The texts of the request's `dedupe` key, and until when they hold; none where no source yields.
     fn unique(&self, dedupe: &config::Dedupe, seen: &Seen<'_>) -> Option<(Vec<String>, u64)> {
-        let texts: Vec<_> = dedupe.key.iter().map(|key| seen.text(std::slice::from_ref(key), Want::Key)).collect();
         let until = self.tally.routes.record.now().saturating_add(clock::as_ms(dedupe.window));
-        let any = texts.iter().any(Option::is_some);
-        any.then(|| (texts.into_iter().map(Option::unwrap_or_default).collect(), until))
+        Some((seen.texts(&dedupe.key)?, until))
     }
 
     /// What all episodes of a request have in common. The id is the first one's.
@@ -247,7 +243,7 @@ impl Offloading {
             metadata: String::new(),
             request: request(&head.method, &head.uri, &head.headers, status.as_u16(), &rules.redactor),
             occurred_at: seen.text(&extract.time, Want::Key).and_then(|text| time::parse(&text.into()).ok()),
-            sha256: Digests { request: Some(digest(body)), response: None },
+            sha256: Digests { request: Some(body.sha256), response: None },
             original: None,
         }
     }
@@ -312,8 +308,4 @@ fn goes_to(rules: &Route, episode: &Episode, n: usize) -> Vec<(SinkId, Lane)> {
     let mut lanes = lanes(episode, &rules.sinks);
     lanes.retain(|(sink, _)| if rules.replays.contains(sink) { n == 0 } else { !episode.messages.is_empty() });
     lanes
-}
-
-fn digest(body: &Kept) -> [u8; 32] {
-    body.frames.iter().fold(Sha256::new(), Sha256::chain_update).finalize().into()
 }

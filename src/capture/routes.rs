@@ -185,6 +185,11 @@ impl Route {
         usize::try_from(self.config.max_capture).unwrap_or(usize::MAX)
     }
 
+    /// What its `dedupe` keys are unique within.
+    pub(super) fn dedupe_scope(&self, proxy: &str) -> String {
+        format!("dedupe/{proxy}/{}", self.config.name)
+    }
+
     /// Whether an episode can't be made without a look into the queue, which may read the disk.
     pub(super) fn asks_the_queue(&self) -> bool {
         self.config.extract.chain.is_some() || !self.config.join.is_empty()

@@ -102,7 +102,7 @@ async fn read(proxy: &Proxy, mut upload: Upload, limit: usize) -> Result<Kept, P
     if upload.size_hint().lower() > limit as u64 {
         return Err(too_long());
     }
-    let Some(progress) = upload.progress() else { return Ok(Kept { ended: true, ..Kept::default() }) };
+    let Some(progress) = upload.progress() else { return Ok(Kept::empty()) };
     let mut total = 0;
     while progress.stage() != Stage::Sent {
         let frame = poll_fn(|cx| Pin::new(&mut upload).poll_frame(cx));

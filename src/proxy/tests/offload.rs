@@ -104,7 +104,8 @@ async fn inv5_each_message_is_an_episode_and_all_of_a_request_are_one_lane_in_or
     assert_eq!((first.occurred_at, episodes[1].occurred_at), (Some(1_767_225_600_000), None));
     assert_eq!((first.end, first.request.status, first.request.path.as_str()), (End::Complete, 202, "/messages"));
     assert_eq!(first.request.traceparent.as_deref(), Some("00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01"));
-    assert!(first.sha256.request.is_some() && first.original.is_none());
+    let digest: [u8; 32] = sha2::Digest::finalize(sha2::Digest::chain_update(sha2::Sha256::default(), body.to_string())).into();
+    assert!(first.sha256.request == Some(digest) && first.original.is_none());
     assert!(recorder.lanes().iter().all(|lanes| *lanes == [(SinkId(1), Lane::of("user:1"))]));
     running.idle().await;
     assert_eq!((running.outcome("queued"), running.outcomes()), (1, 1), "one request");

@@ -77,3 +77,24 @@ async fn requests_that_name_no_session_wait_for_nobody() {
     second.answer().await;
     assert_eq!((running.proxy.routes().order.open(), recorder.holds.lock().unwrap().len()), (0, 0));
 }
+
+#[tokio::test]
+async fn inv3_a_request_that_is_long_once_decoded_is_not_read_while_it_waits_and_recorded_all_the_same() {
+    let (running, agent, recorder) = world().await;
+    let body = format!(r#"{{"session":"s","message":"{}"}}"#, "x".repeat(300_000));
+    let mut gzip = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::default());
+    std::io::Write::write_all(&mut gzip, body.as_bytes()).unwrap();
+    let encoded = gzip.finish().unwrap();
+    let head = format!("POST /run/x HTTP/1.1\r\nhost: a\r\ncontent-encoding: gzip\r\ncontent-length: {}\r\n\r\n", encoded.len());
+    let mut client = running.connect().await;
+    client.write_all(&[head.as_bytes(), &encoded].concat()).await.unwrap();
+    let mut upstream = agent.accept().await;
+    read_head(&mut upstream).await.unwrap();
+    upstream.read_exact(&mut vec![0; encoded.len()]).await.unwrap();
+    let mut open = Open { client, upstream };
+    open.answer().await;
+    let episode = recorder.appended(1).await.remove(0);
+    assert_eq!((episode.session.as_str(), episode.messages[0].content.len()), ("s", 300_000));
+    running.idle().await;
+    assert_eq!((running.proxy.routes().order.open(), running.outcome("queued")), (0, 1));
+}
