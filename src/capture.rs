@@ -43,6 +43,7 @@ pub mod offload;
 pub mod order;
 pub mod original;
 pub mod reassembly;
+pub mod record;
 pub mod redact;
 pub mod routes;
 pub mod stream;
@@ -54,9 +55,7 @@ pub(crate) mod golden;
 mod node;
 mod request;
 
-use std::future::Future;
 use std::panic::AssertUnwindSafe;
-use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -69,83 +68,17 @@ use build::{Built, Context, Extras, build};
 use extract::{Document, Read, Response, Seen, Want};
 use order::Ticket;
 use reassembly::Reassembly;
+pub use record::{Commit, Record, Release};
 use routes::{Outcome, Route, Routes};
 use stream::Assembled;
 
 use crate::clock;
 use crate::config::OrderBy;
 use crate::episode::{End, Episode};
-use crate::queue::{AppendError, Appended, Key, Lane, New, Note, Queue, Seq, SinkId};
+use crate::queue::{AppendError, Lane, New, Seq, SinkId};
 
 /// Captured bytes from which parsing leaves the async threads. Below it, handing over costs more than it saves.
 pub(crate) const PARSE_ELSEWHERE: usize = 256 * 1024;
-
-/// Resolves once episodes are on stable storage. Dropping it does not take them back.
-pub type Commit = Pin<Box<dyn Future<Output = Result<Appended, AppendError>> + Send>>;
-
-/// Resolves when a response's last byte may leave: committed, or known to have failed. Dropping it takes nothing back.
-pub type Release = Pin<Box<dyn Future<Output = ()> + Send>>;
-
-/// Where episodes go: the queue, as capture sees it. Its methods are the queue's.
-pub trait Record: Send + Sync + 'static {
-    /// [`Queue::append`]
-    fn append(&self, new: &[New<'_>]) -> Result<Commit, AppendError>;
-    /// [`Queue::is_full`]
-    fn is_full(&self) -> bool;
-    /// [`Queue::commit_wait`]
-    fn commit_wait(&self) -> Duration;
-    /// [`Queue::now`]
-    fn now(&self) -> u64;
-    /// [`Queue::reserve`]
-    fn reserve(&self) -> Seq;
-    /// [`Queue::hold`]
-    fn hold(&self, lanes: &[(SinkId, Lane)], place: Seq, until: u64);
-    /// [`Queue::release`]
-    fn release(&self, place: Seq);
-    /// [`Queue::note`]
-    fn note(&self, key: Key) -> Option<Vec<u8>>;
-    /// [`Queue::write_note`]
-    fn write_note(&self, note: Note) -> Result<Commit, AppendError>;
-}
-
-impl Record for Queue {
-    fn append(&self, new: &[New<'_>]) -> Result<Commit, AppendError> {
-        Ok(Box::pin(Queue::append(self, new)?))
-    }
-
-    fn is_full(&self) -> bool {
-        Queue::is_full(self)
-    }
-
-    fn commit_wait(&self) -> Duration {
-        Queue::commit_wait(self)
-    }
-
-    fn now(&self) -> u64 {
-        Queue::now(self)
-    }
-
-    fn reserve(&self) -> Seq {
-        Queue::reserve(self)
-    }
-
-    fn hold(&self, lanes: &[(SinkId, Lane)], place: Seq, until: u64) {
-        Queue::hold(self, lanes, place, until);
-    }
-
-    fn release(&self, place: Seq) {
-        Queue::release(self, place);
-    }
-
-    fn note(&self, key: Key) -> Option<Vec<u8>> {
-        Queue::note(self, key)
-    }
-
-    fn write_note(&self, note: Note) -> Result<Commit, AppendError> {
-        let written = Queue::write_note(self, note)?;
-        Ok(Box::pin(async move { written.await.map(|()| Vec::new()) }))
-    }
-}
 
 /// What was kept of one direction's body.
 #[derive(Debug, Clone, Default)]
