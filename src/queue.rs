@@ -14,8 +14,6 @@ mod holds;
 mod inspect;
 mod keys;
 mod ledger;
-#[cfg(test)]
-pub(crate) mod model;
 mod notes;
 mod oldest;
 mod recover;
@@ -44,7 +42,9 @@ use self::engine::Limits;
 use self::notes::Writing;
 use self::shared::{Answer, Op, Reply, Shared};
 use self::space::Space;
-use self::store::{Sled, Store, StoreError};
+#[cfg(test)]
+pub(crate) use self::store::model;
+use self::store::{Store, StoreError};
 use self::txn::{Txn, TxnError};
 use crate::clock::{self, Clock};
 use crate::config;
@@ -111,7 +111,7 @@ impl Queue {
     fn open_for(config: &config::Queue, names: &[String], metrics: &Metrics) -> Result<Self, QueueError> {
         let path = &config.path;
         let lock = recover::lock(path)?;
-        let store = Sled::open(&path.join("store")).map_err(|source| match source {
+        let store = Store::open(path).map_err(|source| match source {
             StoreError::Locked => QueueError::Locked { path: path.clone(), pid: "unknown".into() },
             source => QueueError::Store { path: path.clone(), source },
         })?;
@@ -132,9 +132,10 @@ impl Queue {
 
     /// A queue without a writer thread: each operation is committed by whoever submits it.
     #[cfg(test)]
-    pub(crate) fn inline(store: Arc<dyn Store>, config: &config::Queue, names: &[&str], clock: Clock) -> Self {
+    pub(crate) fn inline(disk: Arc<model::Model>, config: &config::Queue, names: &[&str], clock: Clock) -> Self {
         let names: Vec<String> = names.iter().map(|n| (*n).to_owned()).collect();
-        let writer = prepare(config, store, &names, clock, &Metrics::new()).expect("a readable store");
+        let store = Store::on(disk).expect("a readable store");
+        let writer = prepare(config, Arc::new(store), &names, clock, &Metrics::new()).expect("a readable store");
         let shared = writer.shared.clone();
         let writer = Mutex::new(WriterSide::Inline(Box::new(writer)));
         Self { inner: Arc::new(Inner { shared, writer, commit_wait: config.commit_wait, _lock: None }) }
@@ -179,7 +180,7 @@ impl Queue {
 
     /// The note with this key, unless it has expired. Reads the disk: call it off the async threads, if there are many.
     pub fn note(&self, key: Key) -> Option<Vec<u8>> {
-        notes::read(&*self.inner.shared.store, key, self.now()).unwrap_or_else(|error| {
+        notes::read(&self.inner.shared.store, key, self.now()).unwrap_or_else(|error| {
             tracing::error!(%error, "a note can't be read");
             None
         })
@@ -240,7 +241,7 @@ impl Queue {
 
 fn prepare(
     config: &config::Queue,
-    store: Arc<dyn Store>,
+    store: Arc<Store>,
     names: &[String],
     clock: Clock,
     metrics: &Metrics,
@@ -291,7 +292,7 @@ impl Queue {
 
     /// The episode of a claim; none if it can't be read. Reads the disk: call it off the async threads.
     pub fn read(&self, seq: Seq) -> Option<Episode> {
-        let txn = Txn::new(&*self.inner.shared.store);
+        let txn = Txn::new(&self.inner.shared.store);
         let read = || Ok::<_, TxnError>(engine::read_record(&txn, seq)?.map(|(r, _)| codec::decode(&r.episode)).transpose()?);
         read().unwrap_or_else(|error| {
             tracing::error!(seq, %error, "an episode can't be read");
@@ -318,7 +319,7 @@ impl Queue {
     /// One episode. Reads the disk: call it off the async threads.
     pub fn episode(&self, id: Uuid) -> Option<View> {
         let shared = &self.inner.shared;
-        let txn = Txn::new(&*shared.store);
+        let txn = Txn::new(&shared.store);
         let found = inspect::place(&txn, id).and_then(|seq| match seq {
             Some(seq) => inspect::view(shared, &txn, &self.names(), seq),
             None => Ok(None),

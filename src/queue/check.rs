@@ -16,7 +16,7 @@ type Lanes = BTreeMap<Lane, Vec<(Seq, u64)>>;
 /// Reads the whole queue and says in a sentence each what is not in order: records that can't be read, rows that contradict each other, a
 /// ledger that does not balance. Takes as long as reading everything takes.
 pub fn check(engine: &Engine) -> Result<Vec<String>, TxnError> {
-    let txn = Txn::new(&*engine.store);
+    let txn = Txn::new(&engine.store);
     let mut check = Check { engine, txn, faults: Vec::new(), bytes: 0, waiting: BTreeMap::new(), found: BTreeMap::new() };
     check.records()?;
     for id in engine.sinks.keys() {
@@ -149,7 +149,7 @@ impl Check<'_> {
                 Ok(_) => self.fault("a note never expires".to_owned()),
                 Err(error) => self.fault(format!("a note can't be read: {error}")),
             }
-            if let Err(error) = notes::read(&*self.engine.store, name, 0) {
+            if let Err(error) = notes::read(&self.engine.store, name, 0) {
                 self.fault(format!("what a note says can't be read: {error}"));
             }
         }

@@ -46,7 +46,7 @@ impl Writer {
     pub fn new(shared: Arc<Shared>, engine: Engine, durability: Durability, space: Space, metrics: Metrics) -> Self {
         let mut writer = Self { shared, engine, durability, space, metrics, unsynced: None, tidied: Instant::now() };
         let store = writer.engine.store.clone();
-        if let Err(error) = writer.engine.advance_oldest(&Txn::new(&*store)) {
+        if let Err(error) = writer.engine.advance_oldest(&Txn::new(&store)) {
             tracing::error!(%error, "the oldest pending episode can't be found");
         }
         writer.publish();
@@ -112,7 +112,7 @@ impl Writer {
         let store = self.engine.store.clone();
         let mut claimed = Vec::new();
         let mut all = || -> Result<Vec<Outcome>, TxnError> {
-            let mut txn = Txn::new(&*store);
+            let mut txn = Txn::new(&store);
             let mut outcomes = Vec::with_capacity(ops.len());
             for op in ops {
                 let outcome = step(&mut self.engine, &self.shared, self.space.is_low(), &mut txn, op, now)?;
@@ -123,19 +123,17 @@ impl Writer {
             }
             self.engine.advance_oldest(&txn)?;
             let writes = self.engine.close(txn)?;
+            let sync = self.durability == Durability::Sync;
             if !writes.is_empty() {
-                store.apply(&writes)?;
-                self.unsynced.get_or_insert_with(Instant::now);
-            }
-            Ok(outcomes)
-        };
-        let outcomes = all().and_then(|outcomes| {
-            if self.durability == Durability::Sync && self.unsynced.is_some() {
+                store.commit(&writes, sync)?;
+                self.unsynced = if sync { None } else { self.unsynced.or_else(|| Some(Instant::now())) };
+            } else if sync && self.unsynced.is_some() {
                 store.sync()?;
                 self.unsynced = None;
             }
             Ok(outcomes)
-        });
+        };
+        let outcomes = all();
         self.shared.committing.store(0, Ordering::Relaxed);
         let outcomes = outcomes.map_err(|e| (e, claimed));
         self.sync_if_due();
@@ -167,7 +165,7 @@ impl Writer {
         }
     }
 
-    /// Lets expire what has to, looks at the disk; whether there is more to do at once.
+    /// Lets expire what has to, looks at the disk, rewrites the store a bit; whether there is more to do at once.
     pub fn tidy(&mut self) -> bool {
         self.tidied = Instant::now();
         self.space.look();
@@ -177,17 +175,18 @@ impl Writer {
         let now = self.shared.clock.now_ms();
         self.shared.holds.expire(now);
         let store = self.engine.store.clone();
-        let mut txn = Txn::new(&*store);
+        let mut txn = Txn::new(&store);
         let more = self.engine.expire(&mut txn, now).and_then(|more| {
             let more = self.engine.forget(&mut txn, now)? || more;
             self.engine.advance_oldest(&txn)?;
             let writes = self.engine.close(txn)?;
             if !writes.is_empty() {
-                store.apply(&writes)?; // made stable with the next batch: an expiry that is lost happens again
+                store.commit(&writes, false)?; // made stable with the next batch: an expiry that is lost happens again
                 self.unsynced.get_or_insert_with(Instant::now);
             }
             Ok(more)
         });
+        let more = more.map(|more| store.tend(self.engine.meta.bytes) || more);
         self.publish();
         more.unwrap_or_else(|error| {
             tracing::error!(%error, "expired episodes could not be removed");
@@ -205,10 +204,9 @@ impl Writer {
         let reopened = store.reopen().map_err(TxnError::from).and_then(|()| recover::reload(&mut self.engine));
         // The first write shows whether it really works.
         let works = reopened.and_then(|()| {
-            let mut txn = Txn::new(&*store);
+            let mut txn = Txn::new(&store);
             txn.put(keys::meta(), &self.engine.meta)?;
-            store.apply(&txn.into_writes())?;
-            Ok(store.sync()?)
+            Ok(store.commit(&txn.into_writes(), true)?)
         });
         self.unsynced = None;
         match works {

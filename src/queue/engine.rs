@@ -36,7 +36,7 @@ pub struct Limits {
 
 /// The state that transitions work on; everything in it but `claimed` is also on disk.
 pub struct Engine {
-    pub store: Arc<dyn Store>,
+    pub store: Arc<Store>,
     pub limits: Limits,
     /// Shared with everyone who reserves one.
     pub places: Arc<Places>,

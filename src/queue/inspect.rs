@@ -105,7 +105,7 @@ fn standing(
 
 /// A page of episodes, in the order of their places. Records that can't be read are passed over (the log tells).
 pub fn page(shared: &Shared, names: &dyn Fn(SinkId) -> String, filter: &Filter) -> Result<Page, TxnError> {
-    let txn = Txn::new(&*shared.store);
+    let txn = Txn::new(&shared.store);
     let mut page = Page::default();
     let mut after = filter.after;
     let dead = match filter.state {
@@ -184,7 +184,7 @@ pub fn select(
     select: &Select,
     after: Option<Seq>,
 ) -> Result<Slice, TxnError> {
-    let txn = Txn::new(&*shared.store);
+    let txn = Txn::new(&shared.store);
     let seqs = dead_at(&txn, sink, after)?;
     let next = if seqs.len() == READS { seqs.last().copied() } else { None };
     let mut chosen = Vec::new();

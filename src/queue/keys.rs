@@ -17,6 +17,7 @@
 //! | `u` | unique key | [`Taken`](super::rows::Taken): by which episode, until when | with that episode |
 //! | `o` | note key | [`NoteRow`](super::rows::NoteRow): until when | with each such note |
 //! | `p` | note key ‖ chunk | what the note says, cut into pieces | with each such note |
+//! | `w` | | nothing: this generation is whole, see [`store`](super::store) | last, when a generation is made from another |
 //! | `y` | time ‖ a key of `u`, `o` or `c` | for `c` the time that was given: when that row may go | with that row |
 //!
 //! Nothing counts on the order in which places are filled: an exchange has its place from its beginning, and its episode is appended at its
@@ -52,6 +53,10 @@ fn key(table: u8, parts: &[&[u8]]) -> Key {
 
 pub fn meta() -> Key {
     key(b'm', &[])
+}
+
+pub fn whole() -> Key {
+    key(b'w', &[])
 }
 
 pub fn name(name: &str) -> Key {

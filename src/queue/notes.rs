@@ -68,7 +68,7 @@ pub(super) fn readable<T: Stored>(txn: &Txn<'_>, key: &[u8]) -> Result<Option<T>
 }
 
 /// The note with this key, unless it has expired.
-pub fn read(store: &dyn Store, key: Key, now: u64) -> Result<Option<Vec<u8>>, TxnError> {
+pub fn read(store: &Store, key: Key, now: u64) -> Result<Option<Vec<u8>>, TxnError> {
     let txn = Txn::new(store);
     let mut result = Ok(None);
     for _ in 0..READS {

@@ -36,7 +36,7 @@ pub fn lock(dir: &Path) -> Result<File, QueueError> {
 }
 
 /// An engine on what the store holds.
-pub fn load(store: Arc<dyn Store>, limits: Limits) -> Result<Engine, TxnError> {
+pub fn load(store: Arc<Store>, limits: Limits) -> Result<Engine, TxnError> {
     let meta = Meta { next_seq: 1, next_sink: 1, episodes: 0, bytes: 0 };
     let places = Arc::new(Places::from(meta.next_seq));
     let mut engine = Engine { store, limits, places, meta, sinks: BTreeMap::new() };
@@ -48,7 +48,7 @@ pub fn load(store: Arc<dyn Store>, limits: Limits) -> Result<Engine, TxnError> {
 /// Reads again what is kept in memory; claims stay, and so does what was reserved.
 pub fn reload(engine: &mut Engine) -> Result<(), TxnError> {
     let store = engine.store.clone();
-    let txn = Txn::new(&*store);
+    let txn = Txn::new(&store);
     if let Some(meta) = txn.get(&keys::meta())? {
         engine.meta = meta;
     }
@@ -73,7 +73,7 @@ pub fn reload(engine: &mut Engine) -> Result<(), TxnError> {
 /// Gives each configured sink its id, new ones a new one.
 pub fn name_sinks(engine: &mut Engine, names: &[String]) -> Result<(), TxnError> {
     let store = engine.store.clone();
-    let mut txn = Txn::new(&*store);
+    let mut txn = Txn::new(&store);
     for name in names {
         if engine.sinks.values().all(|s| s.name != *name) {
             let id = SinkId(engine.meta.next_sink);
@@ -83,7 +83,5 @@ pub fn name_sinks(engine: &mut Engine, names: &[String]) -> Result<(), TxnError>
         }
     }
     let writes = engine.close(txn)?;
-    store.apply(&writes)?;
-    store.sync()?;
-    Ok(())
+    Ok(store.commit(&writes, true)?)
 }

@@ -76,7 +76,7 @@ impl Op {
 
 /// What the writer shares with everyone.
 pub struct Shared {
-    pub store: Arc<dyn Store>,
+    pub store: Arc<Store>,
     pub clock: Clock,
     pub places: Arc<Places>,
     pub holds: Holds,

@@ -1,33 +1,41 @@
-//! The store: an ordered map of bytes whose commits are atomic and, when asked, on stable storage. sled and nothing else.
+//! The store: an ordered map of bytes whose commits are atomic and, when asked, on stable storage.
 //!
-//! sled 0.34.7, and not the 1.0 alpha: filling 1,000,000 x 2 KB takes the alpha 2.1 GB of memory, 0.34.7 85 MB. What was measured about 0.34.7
-//! and is minded here:
-//! - `flush()` is no fsync on Linux (it is `sync_file_range`). It survives kill -9, but not lost power, unless the file that it writes is
-//!   synced as well: [`Sled`] keeps a descriptor of its own on that file and calls `fdatasync` after each flush.
-//! - Values that outgrow its log are put into files of their own that nobody syncs. So no value here is above [`MAX_VALUE`].
-//! - After an error of the disk a handle is of no use any more, also when the disk is fine again; opening the directory anew recovers all
-//!   that was synced. Hence [`Store::reopen`].
-//! - `cache_capacity` is 1 GB unless set.
+//! What holds it is a database, one at a time: the current *generation*. Generations lie on a [`Disk`] and are numbered. One that is made
+//! from another gets its row [`keys::whole`] last, in a commit of its own: the current one is the latest that has it, or generation 0. So
+//! there is no pointer that could be lost or be wrong, and one is whole at every instant.
+//!
+//! - `sled`: one database, and what was measured about it.
+//! - `files`: the disk, that is the queue's directory.
+//! - `rewrite`: the rows that are alive go to a fresh generation while the queue serves, so that the disk comes down when the backlog does.
+//! - `model`: a disk in memory for tests, which loses what was not synced, and fails when told to.
+
+mod files;
+#[cfg(test)]
+pub(crate) mod model;
+mod rewrite;
+mod sled;
 
 use std::collections::BTreeMap;
-use std::fs::File;
 use std::ops::Range;
-use std::path::{Path, PathBuf};
-use std::sync::{PoisonError, RwLock};
+use std::path::Path;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, RwLockWriteGuard};
+use std::time::Instant;
 
-use super::keys::Key;
+use self::files::Files;
+use self::rewrite::Rewrite;
+use super::keys::{self, Key};
 
 /// The longest value (bytes) that stays inside sled's log.
 pub const MAX_VALUE: usize = 4096;
-
-/// Memory that sled may use for pages.
-const CACHE: u64 = 32 << 20;
 
 /// What a commit changes: a value is put, none is removed.
 pub type Writes = BTreeMap<Key, Option<Vec<u8>>>;
 
 /// What a scan calls for each entry; `false` ends the scan.
 pub type Visit<'a> = &'a mut dyn FnMut(&[u8], &[u8]) -> bool;
+
+/// The number of a generation. They only ever go up.
+pub type Generation = u64;
 
 /// Why the store could not do it.
 #[derive(Debug, thiserror::Error)]
@@ -38,9 +46,9 @@ pub enum StoreError {
     /// It could not be opened again after an error.
     #[error("not open since its last error")]
     Closed,
-    /// The engine.
-    #[error("the storage engine failed: {0}")]
-    Engine(String),
+    /// What is on the disk is not what the engine wrote, as far as the engine can tell.
+    #[error("the database is damaged: {0}")]
+    Damaged(String),
     /// The system.
     #[error("{what} failed: {source}")]
     Io {
@@ -51,8 +59,14 @@ pub enum StoreError {
     },
 }
 
-/// An ordered map of bytes. Reads come from any thread, commits from one. Every call may block.
-pub trait Store: Send + Sync + 'static {
+impl StoreError {
+    pub(super) fn io(what: &'static str) -> impl FnOnce(std::io::Error) -> Self {
+        move |source| Self::Io { what, source }
+    }
+}
+
+/// One database. Reads come from any thread, writes from one. Every call may block.
+pub trait Db: Send + Sync {
     /// The value of a key.
     fn get(&self, key: &[u8]) -> Result<Option<Vec<u8>>, StoreError>;
 
@@ -64,128 +78,138 @@ pub trait Store: Send + Sync + 'static {
 
     /// Returns once everything applied so far is on stable storage.
     fn sync(&self) -> Result<(), StoreError>;
+}
+
+/// Where databases lie. Every call may block.
+pub trait Disk: Send + Sync {
+    /// Opens a generation, or creates it.
+    fn open(&self, generation: Generation) -> Result<Arc<dyn Db>, StoreError>;
+
+    /// All that there are, leftovers included.
+    fn generations(&self) -> Result<Vec<Generation>, StoreError>;
+
+    /// Removes one, whoever still has it open. It doesn't come back after a loss of power.
+    fn remove(&self, generation: Generation) -> Result<(), StoreError>;
+
+    /// Bytes that a generation takes on the disk.
+    fn size(&self, generation: Generation) -> Result<u64, StoreError>;
+}
+
+/// The store of a queue. Reads come from any thread; everything else from one.
+pub struct Store {
+    disk: Arc<dyn Disk>,
+    current: RwLock<Current>,
+    rewrite: Mutex<Rewriting>,
+}
+
+struct Current {
+    generation: Generation,
+    /// None while, or because, it could not be opened again.
+    db: Option<Arc<dyn Db>>,
+}
+
+/// Whether the store is being rewritten.
+#[derive(Default)]
+struct Rewriting {
+    now: Option<Rewrite>,
+    /// What the present generation took when it was fresh.
+    fresh: u64,
+    not_before: Option<Instant>,
+}
+
+impl Store {
+    /// Opens or creates the store in a queue's directory.
+    pub fn open(dir: &Path) -> Result<Self, StoreError> {
+        Self::on(Arc::new(Files::new(dir)))
+    }
+
+    /// Opens or creates the store on a disk. Of what an interrupted rewriting left, nothing stays.
+    pub fn on(disk: Arc<dyn Disk>) -> Result<Self, StoreError> {
+        let current = Current::find(&*disk)?;
+        Ok(Self { disk, current: RwLock::new(current), rewrite: Mutex::default() })
+    }
+
+    /// The value of a key.
+    pub fn get(&self, key: &[u8]) -> Result<Option<Vec<u8>>, StoreError> {
+        self.db()?.get(key)
+    }
+
+    /// Visits the entries of a range in order.
+    pub fn scan(&self, range: Range<Key>, visit: Visit<'_>) -> Result<(), StoreError> {
+        self.db()?.scan(range, visit)
+    }
+
+    /// Applies all of `writes` or none of them; with `sync` they are on stable storage when this returns.
+    pub fn commit(&self, writes: &Writes, sync: bool) -> Result<(), StoreError> {
+        let mut rewriting = self.rewriting();
+        let commit = || {
+            let db = self.db()?;
+            db.apply(writes)?;
+            if sync { db.sync() } else { Ok(()) }
+        };
+        let done = commit();
+        let followed = match (&done, &mut rewriting.now) {
+            (Ok(()), Some(rewrite)) => rewrite.follow(writes),
+            (Err(_), _) => Err(StoreError::Closed), // who knows what is in there now
+            (Ok(()), None) => Ok(()),
+        };
+        if let Err(error) = followed {
+            self.give_up(&mut rewriting, &error);
+        }
+        done
+    }
+
+    /// Returns once everything committed so far is on stable storage.
+    pub fn sync(&self) -> Result<(), StoreError> {
+        self.db()?.sync()
+    }
 
     /// Starts afresh from what is on the disk, after an error. What was not synced may be gone.
-    fn reopen(&self) -> Result<(), StoreError>;
-}
-
-/// [`Store`] on sled.
-pub struct Sled {
-    dir: PathBuf,
-    /// None while, or because, it could not be opened again.
-    open: RwLock<Option<Open>>,
-}
-
-struct Open {
-    db: sled::Db,
-    /// A descriptor of our own on the file that sled writes.
-    log: File,
-}
-
-impl Sled {
-    /// Opens or creates the store in a directory of its own.
-    pub fn open(dir: &Path) -> Result<Self, StoreError> {
-        Ok(Self { dir: dir.to_owned(), open: RwLock::new(Some(Open::new(dir)?)) })
-    }
-
-    fn with<T>(&self, work: impl FnOnce(&Open) -> Result<T, StoreError>) -> Result<T, StoreError> {
-        let open = self.open.read().unwrap_or_else(PoisonError::into_inner);
-        work(open.as_ref().ok_or(StoreError::Closed)?)
-    }
-}
-
-impl Open {
-    fn new(dir: &Path) -> Result<Self, StoreError> {
-        let config = sled::Config::new()
-            .path(dir)
-            .cache_capacity(CACHE)
-            .flush_every_ms(None) // `sync` says when
-            .mode(sled::Mode::HighThroughput);
-        let db = config.open()?;
-        let io = |what| move |source| StoreError::Io { what, source };
-        let log = File::open(log_path(dir)).map_err(io("opening the store's log"))?;
-        // The directory entries of a new store must be as durable as its first record.
-        for dir in [Some(dir), dir.parent()].into_iter().flatten() {
-            File::open(dir).and_then(|d| d.sync_all()).map_err(io("syncing the store's directory"))?;
-        }
-        Ok(Self { db, log })
-    }
-}
-
-fn log_path(dir: &Path) -> PathBuf {
-    dir.join("db")
-}
-
-impl From<sled::Error> for StoreError {
-    fn from(error: sled::Error) -> Self {
-        match error {
-            // What sled says when it can't get the lock on its file.
-            sled::Error::Io(e) if e.to_string().contains("could not acquire lock") => Self::Locked,
-            other => Self::Engine(other.to_string()),
-        }
-    }
-}
-
-impl Store for Sled {
-    fn get(&self, key: &[u8]) -> Result<Option<Vec<u8>>, StoreError> {
-        self.with(|open| Ok(open.db.get(key)?.map(|v| v.to_vec())))
-    }
-
-    fn scan(&self, range: Range<Key>, visit: Visit<'_>) -> Result<(), StoreError> {
-        self.with(|open| {
-            for entry in open.db.range(range) {
-                let (key, value) = entry?;
-                if !visit(&key, &value) {
-                    break;
-                }
-            }
-            Ok(())
-        })
-    }
-
-    fn apply(&self, writes: &Writes) -> Result<(), StoreError> {
-        let mut batch = sled::Batch::default();
-        for (key, value) in writes {
-            match value {
-                Some(value) => batch.insert(key.as_slice(), value.as_slice()),
-                None => batch.remove(key.as_slice()),
-            }
-        }
-        self.with(|open| Ok(open.db.apply_batch(batch)?))
-    }
-
-    fn sync(&self) -> Result<(), StoreError> {
-        self.with(|open| {
-            open.db.flush()?;
-            open.log.sync_data().map_err(|source| StoreError::Io { what: "syncing the store's log", source })
-        })
-    }
-
-    fn reopen(&self) -> Result<(), StoreError> {
-        let mut open = self.open.write().unwrap_or_else(PoisonError::into_inner);
-        *open = None; // gives the engine's lock on the directory back
-        *open = Some(Open::new(&self.dir)?);
+    pub fn reopen(&self) -> Result<(), StoreError> {
+        self.give_up(&mut self.rewriting(), &StoreError::Closed);
+        let mut current = self.current();
+        current.db = None; // gives the engine's lock on the directory back
+        *current = Current::find(&*self.disk)?;
         Ok(())
     }
+
+    fn db(&self) -> Result<Arc<dyn Db>, StoreError> {
+        let current = self.current.read().unwrap_or_else(PoisonError::into_inner);
+        current.db.clone().ok_or(StoreError::Closed)
+    }
+
+    fn current(&self) -> RwLockWriteGuard<'_, Current> {
+        self.current.write().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn rewriting(&self) -> MutexGuard<'_, Rewriting> {
+        self.rewrite.lock().unwrap_or_else(PoisonError::into_inner)
+    }
 }
 
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_commit_is_there_after_reopening_and_a_second_opener_is_told() {
-        let dir = tempfile::tempdir().unwrap();
-        let path = dir.path().join("store");
-        let store = Sled::open(&path).unwrap();
-        let writes: Writes = [(b"a".to_vec(), Some(b"1".to_vec())), (b"b".to_vec(), Some(b"2".to_vec()))].into();
-        store.apply(&writes).unwrap();
-        store.sync().unwrap();
-        assert!(matches!(Sled::open(&path), Err(StoreError::Locked)));
-        drop(store);
-        let store = Sled::open(&path).unwrap();
-        store.apply(&[(b"a".to_vec(), None)].into()).unwrap();
-        assert_eq!(store.get(b"a").unwrap(), None);
-        assert_eq!(store.get(b"b").unwrap(), Some(b"2".to_vec()));
+impl Current {
+    /// The latest generation that is whole; later ones are leftovers and go, and so do earlier ones.
+    fn find(disk: &dyn Disk) -> Result<Self, StoreError> {
+        let mut generations = disk.generations()?;
+        generations.sort_unstable();
+        let latest = generations.last().copied();
+        while let Some(generation) = generations.pop() {
+            let db = disk.open(generation)?;
+            if generation == 0 || db.get(&keys::whole())?.is_some() {
+                for former in generations {
+                    disk.remove(former)?;
+                }
+                return Ok(Self { generation, db: Some(db) });
+            }
+            if generations.is_empty() {
+                break;
+            }
+            drop(db);
+            disk.remove(generation)?;
+        }
+        match latest {
+            None => Ok(Self { generation: 0, db: Some(disk.open(0)?) }),
+            Some(latest) => Err(StoreError::Damaged(format!("generation {latest} is not whole, and there is no other"))),
+        }
     }
 }

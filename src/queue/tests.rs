@@ -13,7 +13,7 @@ use std::time::Duration;
 use tokio::sync::oneshot;
 use uuid::Uuid;
 
-use super::model::Model;
+use super::store::model::Model;
 use super::*;
 use crate::config::{Durability, OnFull};
 use crate::episode::{End, Message, Request};
@@ -71,22 +71,22 @@ fn now<T>(future: impl Future<Output = T>) -> T {
 }
 
 struct Bench {
-    store: Arc<Model>,
+    disk: Arc<Model>,
     queue: Queue,
     config: config::Queue,
 }
 
 impl Bench {
     fn new(config: config::Queue) -> Self {
-        let store = Arc::new(Model::default());
-        let queue = Queue::inline(store.clone(), &config, &["a", "b"], Clock::Fixed(START));
-        Self { store, queue, config }
+        let disk = Arc::new(Model::default());
+        let queue = Queue::inline(disk.clone(), &config, &["a", "b"], Clock::Fixed(START));
+        Self { disk, queue, config }
     }
 
     /// The process dies; what was not synced is lost.
     fn crash(&mut self, at: u64) {
-        self.store.crash();
-        self.queue = Queue::inline(self.store.clone(), &self.config, &["a", "b"], Clock::Fixed(at));
+        self.disk.crash();
+        self.queue = Queue::inline(self.disk.clone(), &self.config, &["a", "b"], Clock::Fixed(at));
     }
 
     fn append(&self, session: &str, n: u64, sinks: &[&str]) -> Result<(), AppendError> {
@@ -116,7 +116,7 @@ impl Bench {
 
     /// The process goes on at another time, what is in memory only aside; nothing is lost.
     fn reopen(&mut self, at: u64) {
-        self.queue = Queue::inline(self.store.clone(), &self.config, &["a", "b"], Clock::Fixed(at));
+        self.queue = Queue::inline(self.disk.clone(), &self.config, &["a", "b"], Clock::Fixed(at));
     }
 
     /// Lets expire what has to.
@@ -136,8 +136,12 @@ impl Bench {
             }
             true
         };
-        self.store.scan(Vec::new()..vec![u8::MAX], &mut { all }).unwrap();
+        self.store().scan(Vec::new()..vec![u8::MAX], &mut { all }).unwrap();
         tables
+    }
+
+    fn store(&self) -> Arc<Store> {
+        self.queue.inner.shared.store.clone()
     }
 
     fn claim(&self, sink: &str, max: usize) -> Vec<Claim> {
@@ -191,13 +195,13 @@ fn inv5_a_redriven_episode_goes_back_to_its_place() {
     let second = bench.claim("a", 9)[0];
     assert_eq!(second.seq, 2);
     let id = bench.queue.sink_id("a").unwrap();
-    let store = bench.store.clone();
+    let store = bench.store();
     let mut side = bench.queue.writer();
     let WriterSide::Inline(inline) = &mut *side else { unreachable!() };
-    let mut txn = Txn::new(&*store);
+    let mut txn = Txn::new(&store);
     assert!(inline.engine.redrive(&mut txn, id, 1, START).unwrap());
     let writes = inline.engine.close(txn).unwrap();
-    store.apply(&writes).unwrap();
+    store.commit(&writes, true).unwrap();
     drop(side);
     assert!(bench.claim("a", 9).is_empty(), "2 is in flight: nothing else of its lane may start");
     bench.queue.finish(second, Finish::Retry { delay: 0, sent: Sent::No }, None);
@@ -248,7 +252,8 @@ fn inv9_the_limit_holds_within_one_batch() {
     let sink = bench.queue.sink_id("a").unwrap();
     let mut side = bench.queue.writer();
     let WriterSide::Inline(inline) = &mut *side else { unreachable!() };
-    let mut txn = Txn::new(&*bench.store);
+    let store = bench.store();
+    let mut txn = Txn::new(&store);
     let lanes = [(sink, Lane::of("s"))];
     let taken = (1..=3).map(|n| {
         let append = Append::of(&New::of(&episode("s", n), &lanes)).unwrap();
@@ -276,10 +281,10 @@ fn inv8_receipts_make_room_and_what_is_pending_does_not() {
 #[test]
 fn inv3_a_store_that_fails_refuses_and_recovers() {
     let bench = Bench::new(config());
-    bench.store.fail(true);
+    bench.disk.fail(true);
     assert_eq!(bench.append("s", 1, &["a"]), Err(AppendError::Failed));
     assert_eq!(bench.queue.stats().state, "degraded");
-    bench.store.fail(false);
+    bench.disk.fail(false);
     assert!(now(bench.queue.pause(SinkId(1), None)).is_ok(), "any commit that works ends it");
     bench.append("s", 2, &["a"]).unwrap();
     assert_eq!((bench.queue.stats().state, bench.sink("a").captured), ("ok", 1));

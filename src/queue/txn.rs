@@ -22,13 +22,13 @@ pub enum TxnError {
 
 /// Reads through pending writes to the store.
 pub struct Txn<'a> {
-    store: &'a dyn Store,
+    store: &'a Store,
     writes: Writes,
 }
 
 impl<'a> Txn<'a> {
     /// Nothing written yet.
-    pub fn new(store: &'a dyn Store) -> Self {
+    pub fn new(store: &'a Store) -> Self {
         Self { store, writes: Writes::new() }
     }
 
@@ -114,10 +114,11 @@ impl<'a> Txn<'a> {
 
 #[cfg(test)]
 mod tests {
-    use super::super::model::Model;
+    use super::super::store::model::Model;
     use super::*;
     use proptest::prelude::*;
     use std::collections::BTreeMap;
+    use std::sync::Arc;
 
     proptest! {
         /// Reading through a transaction is reading the store after its commit.
@@ -127,8 +128,8 @@ mod tests {
             writes in prop::collection::vec((any::<u8>(), any::<Option<u8>>()), 0..40),
             low: u8,
         ) {
-            let store = Model::default();
-            store.apply(&stored.iter().map(|(k, v)| (vec![*k], Some(vec![*v]))).collect()).unwrap();
+            let store = Store::on(Arc::new(Model::default())).unwrap();
+            store.commit(&stored.iter().map(|(k, v)| (vec![*k], Some(vec![*v]))).collect(), true).unwrap();
             let mut txn = Txn::new(&store);
             let mut after = stored.clone();
             for (k, v) in writes {

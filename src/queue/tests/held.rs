@@ -125,7 +125,7 @@ fn inv6_holds_do_not_survive_the_process() {
 #[tokio::test(start_paused = true)]
 async fn inv6_a_hold_ends_by_itself_at_its_time_and_the_scheduler_knows_when() {
     let mut bench = Bench::new(config());
-    bench.queue = Queue::inline(bench.store.clone(), &bench.config, &["a", "b"], Clock::steady_from(START));
+    bench.queue = Queue::inline(bench.disk.clone(), &bench.config, &["a", "b"], Clock::steady_from(START));
     let (first, second) = (bench.queue.reserve(), bench.queue.reserve());
     bench.queue.hold(&bench.lanes("s", &["a"]), first, START + 1_000);
     bench.queue.hold(&bench.lanes("s", &["a"]), second, START + 3_000);

@@ -81,7 +81,7 @@ fn inv9_expired_keys_and_notes_leave_nothing_behind_and_each_tidying_is_bounded(
     let names = |prefix: Vec<u8>| {
         let mut n = 0;
         bench
-            .store
+            .store()
             .scan(prefix.clone()..keys::end_of(&prefix), &mut |_, _| {
                 n += 1;
                 true
@@ -118,10 +118,10 @@ fn inv9_an_append_that_has_no_room_for_all_takes_none_nor_its_keys_nor_its_notes
 #[test]
 fn inv2_an_append_that_the_store_fails_leaves_no_part_of_itself() {
     let mut bench = Bench::new(config());
-    bench.store.fail(true);
+    bench.disk.fail(true);
     let two = || ["1", "2"].map(|k| (Some(unique(k, DAY)), Some(note(k, b"x", DAY))));
     assert_eq!(append(&bench, 1, two()), Err(AppendError::Failed));
-    bench.store.fail(false);
+    bench.disk.fail(false);
     bench.crash(START);
     assert_eq!((bench.queue.note(key("1")), bench.sink("a").captured), (None, 0));
     assert_eq!(append(&bench, 1, two()), Ok(vec![None, None]));
@@ -141,7 +141,7 @@ fn inv2_a_note_is_there_after_a_crash_until_it_expires_whatever_its_length() {
     }
     let mut longest = 0;
     bench
-        .store
+        .store()
         .scan(Vec::new()..vec![u8::MAX], &mut |_, value| {
             longest = longest.max(value.len());
             true
@@ -178,7 +178,7 @@ fn inv6_a_key_a_note_and_a_clock_that_are_damaged_are_written_over() {
     bench.queue.finish(bench.claim("a", 9)[0], Finish::Delivered { confirmed_in: None }, None);
     let (sink, lane) = bench.lanes("s", &["a"])[0];
     let damaged = [keys::unique(key("k")), keys::note(key("n")), keys::clock(sink, lane)];
-    bench.store.apply(&damaged.into_iter().map(|k| (k, Some(b"damage".to_vec()))).collect()).unwrap();
+    bench.store().commit(&damaged.into_iter().map(|k| (k, Some(b"damage".to_vec()))).collect(), true).unwrap();
     assert_eq!(bench.queue.note(key("n")), None);
     assert!(!bench.queue.check().is_empty());
     assert_eq!(append(&bench, 2, [(Some(unique("k", DAY)), Some(note("n", b"2", DAY)))]), Ok(vec![None]));

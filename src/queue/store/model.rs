@@ -1,0 +1,133 @@
+//! A disk in memory for tests: it can lose what was not synced, and fail when told to.
+
+use std::collections::BTreeMap;
+use std::ops::Range;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use super::{Db, Disk, Generation, Key, StoreError, Visit, Writes};
+
+type Map = BTreeMap<Key, Vec<u8>>;
+
+/// The model; clones are the same disk.
+#[derive(Clone, Default)]
+pub struct Model {
+    disk: Arc<Inner>,
+}
+
+#[derive(Default)]
+struct Inner {
+    generations: Mutex<BTreeMap<Generation, Maps>>,
+    failing: AtomicBool,
+    /// A write has failed since the last opening: who knows what it left.
+    failed: AtomicBool,
+}
+
+#[derive(Clone, Default)]
+struct Maps {
+    applied: Map,
+    synced: Map,
+}
+
+/// A generation that is open.
+struct Open {
+    disk: Arc<Inner>,
+    generation: Generation,
+}
+
+impl Model {
+    /// Power is lost: only what was synced remains.
+    pub fn crash(&self) {
+        for maps in self.disk.generations().values_mut() {
+            maps.applied = maps.synced.clone();
+        }
+    }
+
+    /// From now on every write fails (or works again).
+    pub fn fail(&self, failing: bool) {
+        self.disk.failing.store(failing, Ordering::Relaxed);
+    }
+}
+
+impl Inner {
+    fn generations(&self) -> MutexGuard<'_, BTreeMap<Generation, Maps>> {
+        self.generations.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn check(&self) -> Result<(), StoreError> {
+        if self.failing.load(Ordering::Relaxed) {
+            self.failed.store(true, Ordering::Relaxed);
+            return Err(StoreError::io("the model")(std::io::Error::other("told to fail")));
+        }
+        Ok(())
+    }
+}
+
+impl Disk for Model {
+    fn open(&self, generation: Generation) -> Result<Arc<dyn Db>, StoreError> {
+        self.disk.check()?;
+        let mut generations = self.disk.generations();
+        let maps = generations.entry(generation).or_default();
+        if self.disk.failed.swap(false, Ordering::Relaxed) {
+            maps.applied = maps.synced.clone();
+        }
+        Ok(Arc::new(Open { disk: self.disk.clone(), generation }))
+    }
+
+    fn generations(&self) -> Result<Vec<Generation>, StoreError> {
+        Ok(self.disk.generations().keys().copied().collect())
+    }
+
+    fn remove(&self, generation: Generation) -> Result<(), StoreError> {
+        self.disk.check()?;
+        self.disk.generations().remove(&generation);
+        Ok(())
+    }
+
+    fn size(&self, generation: Generation) -> Result<u64, StoreError> {
+        let generations = self.disk.generations();
+        let size = generations.get(&generation).map_or(0, |maps| maps.applied.iter().map(|(k, v)| k.len() + v.len()).sum());
+        Ok(size as u64)
+    }
+}
+
+impl Open {
+    fn with<T>(&self, call: impl FnOnce(&mut Maps) -> T) -> Result<T, StoreError> {
+        self.disk.generations().get_mut(&self.generation).map(call).ok_or(StoreError::Closed)
+    }
+}
+
+impl Db for Open {
+    fn get(&self, key: &[u8]) -> Result<Option<Vec<u8>>, StoreError> {
+        self.with(|maps| maps.applied.get(key).cloned())
+    }
+
+    fn scan(&self, range: Range<Key>, visit: Visit<'_>) -> Result<(), StoreError> {
+        self.with(|maps| {
+            if range.start < range.end {
+                for (k, v) in maps.applied.range(range) {
+                    if !visit(k, v) {
+                        break;
+                    }
+                }
+            }
+        })
+    }
+
+    fn apply(&self, writes: &Writes) -> Result<(), StoreError> {
+        self.disk.check()?;
+        self.with(|maps| {
+            for (k, v) in writes {
+                match v {
+                    Some(v) => maps.applied.insert(k.clone(), v.clone()),
+                    None => maps.applied.remove(k),
+                };
+            }
+        })
+    }
+
+    fn sync(&self) -> Result<(), StoreError> {
+        self.disk.check()?;
+        self.with(|maps| maps.synced = maps.applied.clone())
+    }
+}
