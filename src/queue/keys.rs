@@ -18,6 +18,7 @@
 //! | `o` | note key | [`NoteRow`](super::rows::NoteRow): until when | with each such note |
 //! | `p` | note key ‖ chunk | what the note says, cut into pieces | with each such note |
 //! | `w` | | nothing: this generation is whole, see [`store`](super::store) | last, when a generation is made from another |
+//! | `q` | | nothing: this generation was left for another | then |
 //! | `y` | time ‖ a key of `u`, `o` or `c` | for `c` the time that was given: when that row may go | with that row |
 //!
 //! Nothing counts on the order in which places are filled: an exchange has its place from its beginning, and its episode is appended at its
@@ -57,6 +58,10 @@ pub fn meta() -> Key {
 
 pub fn whole() -> Key {
     key(b'w', &[])
+}
+
+pub fn left() -> Key {
+    key(b'q', &[])
 }
 
 pub fn name(name: &str) -> Key {

@@ -1,8 +1,9 @@
 //! The store: an ordered map of bytes whose commits are atomic and, when asked, on stable storage.
 //!
 //! What holds it is a database, one at a time: the current *generation*. Generations lie on a [`Disk`] and are numbered. One that is made
-//! from another gets its row [`keys::whole`] last, in a commit of its own: the current one is the latest that has it, or generation 0. So
-//! there is no pointer that could be lost or be wrong, and one is whole at every instant.
+//! from another gets its row [`keys::whole`] last, in a commit of its own, and the other one gets [`keys::left`] then, before it is removed:
+//! the current one is the latest that is whole (generation 0 always is) and not left. So there is no pointer that could be lost or be wrong,
+//! one generation counts at every instant, and a copy that a loss of power has made unreadable is known to be only a copy.
 //!
 //! - `sled`: one database, and what was measured about it.
 //! - `files`: the disk, that is the queue's directory.
@@ -188,28 +189,100 @@ impl Store {
 }
 
 impl Current {
-    /// The latest generation that is whole; later ones are leftovers and go, and so do earlier ones.
+    /// The latest generation that is whole and not left; the others go.
     fn find(disk: &dyn Disk) -> Result<Self, StoreError> {
         let mut generations = disk.generations()?;
+        if generations.is_empty() {
+            return Ok(Self { generation: 0, db: Some(disk.open(0)?) });
+        }
         generations.sort_unstable();
-        let latest = generations.last().copied();
-        while let Some(generation) = generations.pop() {
-            let db = disk.open(generation)?;
-            if generation == 0 || db.get(&keys::whole())?.is_some() {
-                for former in generations {
-                    disk.remove(former)?;
+        let mut damaged = None;
+        for &generation in generations.iter().rev() {
+            match open_whole(disk, generation) {
+                Ok(None) => {}
+                Ok(Some(db)) => {
+                    for other in generations.iter().filter(|g| **g != generation) {
+                        disk.remove(*other)?;
+                    }
+                    return Ok(Self { generation, db: Some(db) });
                 }
-                return Ok(Self { generation, db: Some(db) });
+                // A copy that never became whole may be in any state. If it is more than that, the one before it was left.
+                Err(StoreError::Damaged(error)) => damaged = damaged.or(Some(error)),
+                Err(error) => return Err(error),
             }
-            if generations.is_empty() {
-                break;
+        }
+        Err(StoreError::Damaged(damaged.unwrap_or_else(|| format!("none of the generations {generations:?} is whole"))))
+    }
+}
+
+/// A generation, if it counts.
+fn open_whole(disk: &dyn Disk, generation: Generation) -> Result<Option<Arc<dyn Db>>, StoreError> {
+    let db = disk.open(generation)?;
+    let whole = generation == 0 || db.get(&keys::whole())?.is_some();
+    Ok(if whole && db.get(&keys::left())?.is_none() { Some(db) } else { None })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::model::Model;
+    use super::*;
+
+    /// A disk on which some generations can't be opened.
+    struct Broken(Model, Vec<Generation>);
+
+    impl Disk for Broken {
+        fn open(&self, generation: Generation) -> Result<Arc<dyn Db>, StoreError> {
+            if self.1.contains(&generation) {
+                return Err(StoreError::Damaged("as told".into()));
             }
-            drop(db);
-            disk.remove(generation)?;
+            self.0.open(generation)
         }
-        match latest {
-            None => Ok(Self { generation: 0, db: Some(disk.open(0)?) }),
-            Some(latest) => Err(StoreError::Damaged(format!("generation {latest} is not whole, and there is no other"))),
+
+        fn generations(&self) -> Result<Vec<Generation>, StoreError> {
+            self.0.generations()
         }
+
+        fn remove(&self, generation: Generation) -> Result<(), StoreError> {
+            self.0.remove(generation)
+        }
+
+        fn size(&self, generation: Generation) -> Result<u64, StoreError> {
+            self.0.size(generation)
+        }
+    }
+
+    fn put(model: &Model, generation: Generation, key: Key) {
+        let db = model.open(generation).unwrap();
+        db.apply(&[(key, Some(Vec::new()))].into()).unwrap();
+        db.sync().unwrap();
+    }
+
+    fn found(model: &Model, broken: &[Generation]) -> Result<Generation, String> {
+        match Store::on(Arc::new(Broken(model.clone(), broken.to_vec()))) {
+            Ok(store) => Ok(store.generation()),
+            Err(error) => Err(error.to_string()),
+        }
+    }
+
+    #[test]
+    fn inv8_the_generation_that_counts_is_found_whatever_state_a_copy_is_in() {
+        let model = Model::default();
+        assert_eq!(found(&model, &[]), Ok(0), "a new one");
+        put(&model, 0, b"row".to_vec());
+        put(&model, 1, b"row".to_vec());
+        assert_eq!(found(&model, &[1]), Ok(0), "a copy that can't be read is only a copy");
+        assert_eq!(model.generations().unwrap(), [0], "and goes");
+        put(&model, 1, b"row".to_vec());
+        assert_eq!(found(&model, &[]), Ok(0), "a copy that is not whole");
+        put(&model, 3, keys::whole());
+        assert!(found(&model, &[0]).is_ok_and(|g| g == 3));
+        put(&model, 4, keys::whole());
+        put(&model, 3, keys::left());
+        assert!(found(&model, &[4]).unwrap_err().contains("as told"), "what was left is not gone back to");
+        assert_eq!(model.generations().unwrap(), [3, 4], "and nothing is removed then");
+        assert_eq!(found(&model, &[]), Ok(4));
+        put(&model, 9, b"row".to_vec());
+        model.remove(4).unwrap();
+        assert!(found(&model, &[]).unwrap_err().contains("none of the generations [9] is whole"));
     }
 }

@@ -50,6 +50,7 @@ impl Rewrite {
         from.scan(self.cursor.clone()..vec![u8::MAX; 64], &mut |key, value| {
             size += key.len() + value.len();
             if *key != keys::whole()[..] {
+                // the copy gets its own
                 slice.insert(key.to_vec(), Some(value.to_vec()));
             }
             size < SLICE
@@ -80,7 +81,7 @@ impl Store {
         self.disk.size(self.generation())
     }
 
-    fn generation(&self) -> Generation {
+    pub(super) fn generation(&self) -> Generation {
         self.current.read().unwrap_or_else(PoisonError::into_inner).generation
     }
 
@@ -113,7 +114,11 @@ impl Store {
         rewrite.db.sync()?;
         let Some(Rewrite { generation, db, began, .. }) = rewriting.now.take() else { return Ok(false) };
         let former = std::mem::replace(&mut *self.current(), Current { generation, db: Some(db) });
-        drop(former.db);
+        // Should its removal fail, it is known that it doesn't count any more.
+        let left = former.db.map(|db| db.apply(&[(keys::left(), Some(Vec::new()))].into()).and_then(|()| db.sync()));
+        if let Some(Err(error)) = left {
+            tracing::warn!(%error, "the store that was rewritten can't be marked as left");
+        }
         self.disk.remove(former.generation)?;
         rewriting.fresh = self.footprint()?;
         tracing::info!(size = rewriting.fresh, seconds = began.elapsed().as_secs_f64(), "the store is rewritten");
