@@ -5,6 +5,7 @@
 //! its default, `check.rs` the rules between keys.
 
 pub mod credentials;
+pub mod encryption;
 pub mod fault;
 pub mod offload;
 pub mod pattern;
@@ -202,6 +203,8 @@ pub struct Queue {
     pub keep_delivered: Duration,
     /// How long dead letters stay.
     pub keep_dead: Duration,
+    /// What records are sealed with: the first seals, all open; none = records are plain.
+    pub encryption_keys: Vec<encryption::SealingKey>,
 }
 
 /// `queue.durability`

@@ -1,7 +1,7 @@
 //! The queue: an embedded write-ahead store of episodes with one lane per ordering key and sink.
 //!
 //! It knows lanes and bytes; it knows neither HTTP nor Graphiti. `keys` has the layout, `append` how episodes come in, `engine` what can
-//! happen to them then, `holds` what may not begin yet, `notes` what is remembered beside them, `commit` the one thread that writes,
+//! happen to them then, `seal` what of it nobody else can read, `holds` what may not begin yet, `notes` what is remembered beside them, `commit` the one thread that writes,
 //! `store` the disk.
 
 mod append;
@@ -19,6 +19,7 @@ mod oldest;
 mod recover;
 mod retention;
 mod rows;
+mod seal;
 mod shared;
 mod space;
 mod store;
@@ -37,9 +38,11 @@ use std::time::{Duration, Instant};
 use uuid::Uuid;
 
 use self::append::Append;
+use self::codec::CodecError;
 use self::commit::Writer;
 use self::engine::Limits;
 use self::notes::Writing;
+use self::seal::Seals;
 use self::shared::{Answer, Op, Reply, Shared};
 use self::space::Space;
 #[cfg(test)]
@@ -119,6 +122,7 @@ impl Queue {
         let clock = Clock::steady_from(clock::now_ms());
         let writer = prepare(config, Arc::new(store), names, clock, metrics).map_err(|e| match e {
             TxnError::Store(source) => QueueError::Store { path: path.clone(), source },
+            TxnError::Codec(CodecError::Key(key)) => QueueError::Key { path: path.clone(), key: key.to_string() },
             TxnError::Codec(e) => QueueError::Unreadable { path: path.clone(), message: e.to_string() },
         })?;
         let shared = writer.shared.clone();
@@ -156,7 +160,7 @@ impl Queue {
         if self.is_full() {
             return Err(AppendError::Full);
         }
-        let new = new.iter().map(Append::of).collect::<Result<Vec<_>, _>>()?;
+        let new = new.iter().map(|new| Append::of(new, &self.inner.shared.seals)).collect::<Result<Vec<_>, _>>()?;
         self.ask(|reply| Op::Append(new, reply, Instant::now()))
     }
 
@@ -180,7 +184,7 @@ impl Queue {
 
     /// The note with this key, unless it has expired. Reads the disk: call it off the async threads, if there are many.
     pub fn note(&self, key: Key) -> Option<Vec<u8>> {
-        notes::read(&self.inner.shared.store, key, self.now()).unwrap_or_else(|error| {
+        notes::read(&self.inner.shared.store, &self.inner.shared.seals, key, self.now()).unwrap_or_else(|error| {
             tracing::error!(%error, "a note can't be read");
             None
         })
@@ -189,7 +193,7 @@ impl Queue {
     /// Writes a note; on stable storage (as [`append`](Self::append) says) when the future resolves. Dropping the future does not take it
     /// back.
     pub fn write_note(&self, note: Note) -> Result<impl Future<Output = Result<(), AppendError>> + Send + use<>, AppendError> {
-        let note = Writing::new(note)?;
+        let note = Writing::new(note, &self.inner.shared.seals)?;
         self.ask(|reply| Op::Note(note, reply))
     }
 
@@ -252,7 +256,9 @@ fn prepare(
         keep_delivered: clock::as_ms(config.keep_delivered),
         keep_dead: clock::as_ms(config.keep_dead),
     };
-    let mut engine = recover::load(store, limits)?;
+    let seals = Arc::new(Seals::new(&config.encryption_keys));
+    let mut engine = recover::load(store, seals, limits)?;
+    engine.settle_keys()?;
     recover::name_sinks(&mut engine, names)?;
     let sinks = engine.sinks.iter().map(|(id, sink)| (*id, sink.name.clone())).collect();
     let shared = Arc::new(Shared::new(&engine, sinks, clock));
@@ -292,8 +298,10 @@ impl Queue {
 
     /// The episode of a claim; none if it can't be read. Reads the disk: call it off the async threads.
     pub fn read(&self, seq: Seq) -> Option<Episode> {
-        let txn = Txn::new(&self.inner.shared.store);
-        let read = || Ok::<_, TxnError>(engine::read_record(&txn, seq)?.map(|(r, _)| codec::decode(&r.episode)).transpose()?);
+        let Shared { store, seals, .. } = &*self.inner.shared;
+        let txn = Txn::new(store);
+        let open = |record: rows::Record| seals.decode(&record.episode, &keys::id(record.id));
+        let read = || Ok::<_, TxnError>(engine::read_record(&txn, seq)?.map(|(record, _)| open(record)).transpose()?);
         read().unwrap_or_else(|error| {
             tracing::error!(seq, %error, "an episode can't be read");
             None
@@ -358,7 +366,7 @@ impl Queue {
     pub fn check(&self) -> Vec<String> {
         let load = || {
             let limits = Limits { max_episodes: 0, max_bytes: 0, keep_delivered: 0, keep_dead: 0 };
-            check::check(&recover::load(self.inner.shared.store.clone(), limits)?)
+            check::check(&recover::load(self.inner.shared.store.clone(), self.inner.shared.seals.clone(), limits)?)
         };
         load().unwrap_or_else(|error: TxnError| vec![error.to_string()])
     }

@@ -210,7 +210,7 @@ const FAULTY: [(&str, &str); 37] = [
     ("upstream = 'http://127.0.0.1:18881'", ""),
     ("[queue]", ""),
     ("path = 'queue'", ""),
-    ("encryption_key_file = '/key'", "not in this version yet"),
+    ("encryption_key_file = '/nowhere/key'", "openssl rand"),
     ("[[sink]]", ""),
     ("name = 'graphiti'", ""),
     ("type = 'graphiti'", ""),

@@ -99,6 +99,7 @@ fn faults(path: &Path) -> Vec<String> {
         on_full: config::OnFull::Pass,
         keep_delivered: Duration::from_secs(3600),
         keep_dead: Duration::from_secs(3600),
+        encryption_keys: Vec::new(),
     };
     Queue::open(&config, &[], &Metrics::new()).unwrap().check()
 }

@@ -7,11 +7,12 @@ use std::fs;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
+use axum::http::StatusCode;
 use offramp::demo::graph::faults::{Call, Fault, Times};
 use serde_json::{Value, json};
 
-use crate::support::offramp::Offramp;
-use crate::support::world::{LIMIT, World, lasting_port};
+use crate::support::offramp::{Offramp, run};
+use crate::support::world::{LIMIT, World, exchange, lasting_port};
 use agent::{CANARY, CARD, Question};
 
 fn assert_clean(what: &str, bytes: &[u8]) {
@@ -195,6 +196,53 @@ fn inv10_a_secret_leaves_no_trace_however_it_comes_and_whatever_happens() {
     for episode in stored {
         assert_clean("the graph", format!("{episode:?}").as_bytes());
     }
+}
+
+/// How many files of a killed offramp's queue the canary is in: asked, answered, the session's name, and what a sink said when it refused.
+fn files_with_canary(key: Option<&str>) -> usize {
+    let world = World::new();
+    let refusing =
+        world.serve(axum::Router::new().fallback(|| async { (StatusCode::UNAUTHORIZED, format!("{CANARY}-refusal")) }));
+    let mut settings = world.settings().set("sink.url", &format!("'http://{refusing}'"));
+    if let Some(key) = key {
+        fs::write(world.dir().join("queue.key"), format!("# made for this test\n{key}\n")).unwrap();
+        settings = settings.set("queue.encryption_key_file", "'queue.key'");
+    }
+    let refused = |offramp: &mut Offramp| {
+        offramp.wait_for_status("it is refused", LIMIT, |status| {
+            let sink = &status["sinks"][0];
+            sink["state"] == "paused" && sink["reason"].as_str().unwrap().contains(CANARY)
+        })
+    };
+    let mut offramp = world.start(&settings);
+    assert_eq!(exchange(&offramp, &format!("{CANARY}-session"), &format!("{CANARY}-question")).status, 200);
+    refused(&mut offramp);
+    offramp.kill();
+    let holds = |file: &PathBuf| fs::read(file).unwrap().windows(CANARY.len()).any(|w| w == CANARY.as_bytes());
+    let found = files(&world.dir().join("queue")).iter().filter(|file| holds(file)).count();
+
+    // With its key all of it is there.
+    let mut offramp = world.start(&settings);
+    refused(&mut offramp);
+    let episode = offramp.episodes().remove(0);
+    assert!(episode["messages"][0]["content"].as_str().unwrap().contains(CANARY), "{episode}");
+    assert!(episode["sinks"]["graphiti"]["last_error"].as_str().unwrap().contains(CANARY), "{episode}");
+    let log = offramp.log();
+    assert!(offramp.stop().success());
+    if let Some(key) = key {
+        assert!(!log.contains(key), "the key is in the log");
+        // Without it the queue stays shut, and says which one it needs.
+        let output = run(world.dir(), &["--set", "queue.encryption_key_file=", "episodes"]);
+        let says = String::from_utf8(output.stderr).unwrap();
+        assert!(output.status.code() == Some(1) && says.contains("sealed with the key"), "{says}");
+    }
+    found
+}
+
+#[test]
+fn inv10_a_sealed_queue_has_nothing_in_any_file_that_a_plain_one_shows() {
+    assert!(files_with_canary(None) > 0, "it can be found where it is");
+    assert_eq!(files_with_canary(Some("kgcHB9kqsU2iBxlrfwgxbbAzEUCFFp2vCTi2u0Pu3E0=")), 0);
 }
 
 /// Nothing is clean only because nothing is there.

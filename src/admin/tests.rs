@@ -90,6 +90,7 @@ fn limits(dir: &tempfile::TempDir) -> config::Queue {
         on_full: config::OnFull::Pass,
         keep_delivered: Duration::from_secs(86_400),
         keep_dead: Duration::from_secs(86_400),
+        encryption_keys: Vec::new(),
     }
 }
 

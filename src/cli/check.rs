@@ -49,7 +49,8 @@ fn summary(config: &Config, out: &mut impl Write) -> io::Result<()> {
         Durability::Interval(interval) => format!("synced every {}", show_duration(interval)),
     };
     let limits = format!("at most {} pending and {}", queue.max_episodes, show_size(queue.max_bytes));
-    writeln!(out, "queue {}: {durability}, {limits}", queue.path.display())?;
+    let sealed = if queue.encryption_keys.is_empty() { "" } else { ", records are sealed" };
+    writeln!(out, "queue {}: {durability}, {limits}{sealed}", queue.path.display())?;
     let token = if config.admin.token.is_some() { "with a token" } else { "without a token" };
     writeln!(out, "admin {}: {token}", config.admin.listen)
 }

@@ -43,6 +43,7 @@ fn config(queue: &Path, listen: Listen, token: Option<&str>) -> Config {
             on_full: config::OnFull::Pass,
             keep_delivered: Duration::from_secs(86_400),
             keep_dead: Duration::from_secs(86_400),
+            encryption_keys: Vec::new(),
         },
         sinks: vec![],
         admin: Admin { listen, token: token.map(|t| Secret(t.to_owned())) },

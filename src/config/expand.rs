@@ -4,6 +4,8 @@ use std::collections::BTreeMap;
 use std::io::Read as _;
 use std::path::{Path, PathBuf};
 
+use zeroize::Zeroizing;
+
 use super::Secret;
 use super::read::Read;
 
@@ -62,19 +64,22 @@ pub fn find(path: &Path, env: &BTreeMap<String, String>, dir: &Path) -> PathBuf 
     places.swap_remove(found)
 }
 
-/// Reads a secret from a file, where [`find`] finds it. Line ends behind the secret are not part of it.
-pub fn secret(path: &str, env: &BTreeMap<String, String>, dir: &Path) -> Read<Secret> {
+/// Reads a file of secrets, where [`find`] finds it: where that was, and its text. `allowed` says what it may be.
+pub fn secrets(path: &str, env: &BTreeMap<String, String>, dir: &Path, allowed: &str) -> Read<(PathBuf, Zeroizing<String>)> {
     let path = Path::new(path);
     let found = find(path, env, dir);
-    let mut text = String::new();
+    let mut text = Zeroizing::new(String::new());
     let read = std::fs::File::open(&found).and_then(|file| file.take(LARGEST_SECRET).read_to_string(&mut text));
     if let Err(error) = read {
         let looked: Vec<_> = places(path, env, dir).iter().map(|place| place.display().to_string()).collect();
-        return Err(format!(
-            "which cannot be read ({error}; looked at {}), allowed: a readable file that holds the secret",
-            looked.join(" and ")
-        ));
+        return Err(format!("which cannot be read ({error}; looked at {}), {allowed}", looked.join(" and ")));
     }
+    Ok((found, text))
+}
+
+/// Reads a secret from a file, where [`find`] finds it. Line ends behind the secret are not part of it.
+pub fn secret(path: &str, env: &BTreeMap<String, String>, dir: &Path) -> Read<Secret> {
+    let (found, text) = secrets(path, env, dir, "allowed: a readable file that holds the secret")?;
     let secret = text.trim_end_matches(['\r', '\n']);
     if secret.is_empty() {
         return Err(format!("but {} is empty, allowed: a file that holds the secret", found.display()));

@@ -4,6 +4,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use super::Secret;
+use super::encryption::{self, SealingKey};
 use super::expand;
 use super::read::{Field, Read, nearest};
 use super::status::{RETRIES, RetryOn, STATUSES, StatusSet};
@@ -211,4 +212,14 @@ pub fn secret(field: &Field<'_>) -> Read<Option<Secret>> {
         return Ok(None);
     }
     expand::secret(&path, field.cx().env, field.cx().dir).map(Some)
+}
+
+/// The keys in the file that the key names; none for an empty text.
+pub fn sealing_keys(field: &Field<'_>) -> Read<Vec<SealingKey>> {
+    let path = field.text("the path of a file")?;
+    if path.is_empty() {
+        return Ok(Vec::new());
+    }
+    let (found, text) = expand::secrets(&path, field.cx().env, field.cx().dir, encryption::ALLOWED)?;
+    encryption::keys(&text).map_err(|why| format!("but {} {why}, {}", found.display(), encryption::ALLOWED))
 }

@@ -10,6 +10,7 @@ use super::keys;
 use super::notes::{UNIQUE, Writing};
 use super::retention::ROWS;
 use super::rows::{Record, Sent, Time, Waiting};
+use super::seal::Seals;
 use super::store::MAX_VALUE;
 use super::txn::{Txn, TxnError};
 use super::{AppendError, Appended, Key, Lane, New, Seq, SinkId, Unique, codec};
@@ -52,11 +53,11 @@ pub struct Append {
 }
 
 impl Append {
-    /// Encodes an episode: whoever brings it does that, not the writer.
-    pub fn of(new: &New<'_>) -> Result<Self, AppendError> {
+    /// Encodes and seals an episode: whoever brings it does that, not the writer.
+    pub fn of(new: &New<'_>, seals: &Seals) -> Result<Self, AppendError> {
         let New { episode, lanes, place, unique, note } = new;
         let (id, captured_at) = (episode.id, episode.captured_at);
-        let record = codec::encode(*episode).and_then(|bytes| {
+        let record = seals.encode(*episode, &keys::id(id)).and_then(|bytes| {
             let record = Record { id, captured_at, lanes: lanes.to_vec(), episode: bytes };
             codec::encode(&record)
         });
@@ -64,7 +65,7 @@ impl Append {
             tracing::error!(%error, %id, "an episode can't be encoded");
             AppendError::Failed
         })?;
-        let note = note.clone().map(Writing::new).transpose()?;
+        let note = note.clone().map(|note| Writing::new(note, seals)).transpose()?;
         let time = episode.time();
         Ok(Self { id, captured_at, time, lanes: lanes.to_vec(), record, place: *place, unique: *unique, note })
     }

@@ -9,6 +9,7 @@ use super::retention::ROWS;
 use super::rows::{Ended, NoteRow, Taken, Waiting};
 use super::txn::{Txn, TxnError};
 use super::{Lane, Ledger, Seq, SinkId, State};
+use crate::episode::Episode;
 
 /// Per lane what waits: place and not-before.
 type Lanes = BTreeMap<Lane, Vec<(Seq, u64)>>;
@@ -63,7 +64,12 @@ impl Check<'_> {
         for (&seq, &size) in &seqs {
             self.bytes += size + ROWS;
             let record = match read_record(&self.txn, seq) {
-                Ok(Some((record, _))) => record,
+                Ok(Some((record, _))) => {
+                    if let Err(error) = self.engine.seals.decode::<Episode>(&record.episode, &keys::id(record.id)) {
+                        self.fault(format!("the episode in the record at {seq} can't be read: {error}"));
+                    }
+                    record
+                }
                 Ok(None) => continue,
                 Err(TxnError::Codec(error)) => {
                     self.fault(format!("the record at {seq} can't be read: {error}"));
@@ -149,7 +155,7 @@ impl Check<'_> {
                 Ok(_) => self.fault("a note never expires".to_owned()),
                 Err(error) => self.fault(format!("a note can't be read: {error}")),
             }
-            if let Err(error) = notes::read(&self.engine.store, name, 0) {
+            if let Err(error) = notes::read(&self.engine.store, &self.engine.seals, name, 0) {
                 self.fault(format!("what a note says can't be read: {error}"));
             }
         }

@@ -11,6 +11,8 @@ use bincode::Options;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
+use super::seal::KeyId;
+
 /// The longest value, in bytes: two bodies of `max_capture` and what surrounds them stay far below it.
 pub const LIMIT: u64 = 256 << 20;
 
@@ -67,6 +69,15 @@ pub enum CodecError {
     /// The checksum agrees, the structure doesn't.
     #[error("not a value of this kind: {0}")]
     Structure(String),
+    /// Sealed with a key that isn't there.
+    #[error("sealed with the key {0}, which queue.encryption_key_file does not have")]
+    Key(KeyId),
+    /// Sealed, and not as it is now or where it is now.
+    #[error("the seal does not fit: the bytes were damaged, altered, or put where another value belongs")]
+    Seal,
+    /// It can't be sealed.
+    #[error("the system gives no random bytes")]
+    Random,
 }
 
 fn options() -> impl Options {

@@ -15,6 +15,7 @@ use super::holds::Holds;
 use super::keys;
 use super::oldest::Oldest;
 use super::rows::{Ended, Meta, Record, Sent, SinkRow, Time, Waiting};
+use super::seal::Seals;
 use super::store::{Store, Writes};
 use super::txn::{Txn, TxnError};
 use super::{Attempt, Claim, ClaimRequest, Claims, Finish, Lane, Seq, SinkId, State, codec, times};
@@ -37,6 +38,8 @@ pub struct Limits {
 /// The state that transitions work on; everything in it but `claimed` is also on disk.
 pub struct Engine {
     pub store: Arc<Store>,
+    /// Shared with everyone who encodes or reads.
+    pub seals: Arc<Seals>,
     pub limits: Limits,
     /// Shared with everyone who reserves one.
     pub places: Arc<Places>,
@@ -48,6 +51,8 @@ pub struct Engine {
 pub struct SinkState {
     pub name: String,
     pub row: SinkRow,
+    /// Why it is paused, if it is: what the row has, opened.
+    pub paused: Option<String>,
     pub claimed: HashMap<Lane, Seq>,
     pub oldest: Oldest,
 }
@@ -185,7 +190,9 @@ impl Engine {
         let Some(row) = txn.get_raw(&key)? else { return Ok(()) };
         let mut waiting = read_waiting(&row, now, now);
         if let Some(line) = line {
-            txn.put(keys::history(seq, sink, waiting.entries), line)?;
+            let key = keys::history(seq, sink, waiting.entries);
+            let line = self.seals.encode(line, &key)?;
+            txn.put_raw(key, line);
             if waiting.entries >= HISTORY {
                 txn.remove(keys::history(seq, sink, waiting.entries - HISTORY + 1));
             }
@@ -260,16 +267,28 @@ impl Engine {
 
     /// Pauses a sink or lifts the pause.
     pub fn pause(&mut self, txn: &mut Txn<'_>, sink: SinkId, reason: Option<String>) -> Result<(), TxnError> {
-        self.sink(sink).row.paused = reason;
-        let row = self.sink(sink).row.clone();
-        txn.put(keys::sink(sink), &row)
+        let sealed = reason.as_ref().map(|reason| self.seals.encode(reason, &keys::sink(sink))).transpose()?;
+        let state = self.sink(sink);
+        state.row.paused = sealed.map(serde_bytes::ByteBuf::from);
+        state.paused = reason;
+        txn.put(keys::sink(sink), &state.row)
     }
 }
 
 impl SinkState {
     pub fn new(name: String, row: SinkRow) -> Self {
         let oldest = Oldest::from(row.oldest);
-        Self { name, row, claimed: HashMap::new(), oldest }
+        Self { name, row, paused: None, claimed: HashMap::new(), oldest }
+    }
+
+    /// Reads why it is paused. One whose reason can't be read stays paused.
+    pub fn open_reason(&mut self, seals: &Seals, id: SinkId) {
+        self.paused = self.row.paused.as_ref().map(|sealed| {
+            seals.decode(sealed, &keys::sink(id)).unwrap_or_else(|error| {
+                tracing::error!(sink = self.name, %error, "why the sink is paused can't be read");
+                "paused; the reason can't be read".to_owned()
+            })
+        });
     }
 
     /// An episode now waits at this place.

@@ -4,9 +4,42 @@
 use serde::Deserialize;
 use uuid::Uuid;
 
-use super::rows::{Ended, Sent, Time, Waiting};
-use super::{Lane, State};
+use super::codec::{self, CodecError};
+use super::rows::{Ended, Sent, SinkRow, Time, Waiting};
+use super::{Lane, Ledger, Seq, State};
 use crate::episode::{Digests, End, Episode, Message, Request};
+
+/// [`SinkRow`], version 1.
+#[derive(Deserialize)]
+pub struct SinkRow1 {
+    ledger: Ledger1,
+    delivered_kept: u64,
+    paused: Option<String>,
+    oldest: Seq,
+    longest_confirm: u64,
+}
+
+#[derive(Deserialize)]
+struct Ledger1 {
+    captured: u64,
+    delivered: u64,
+    dead: u64,
+    purged: u64,
+    expired: u64,
+    pending: u64,
+}
+
+impl TryFrom<SinkRow1> for SinkRow {
+    type Error = CodecError;
+
+    fn try_from(old: SinkRow1) -> Result<Self, CodecError> {
+        let SinkRow1 { ledger, delivered_kept, paused, oldest, longest_confirm } = old;
+        let Ledger1 { captured, delivered, dead, purged, expired, pending } = ledger;
+        let ledger = Ledger { captured, delivered, dead, purged, expired, pending };
+        let paused = paused.map(|reason| codec::encode(&reason)).transpose()?.map(serde_bytes::ByteBuf::from);
+        Ok(Self { ledger, delivered_kept, paused, oldest, longest_confirm })
+    }
+}
 
 /// [`Waiting`], version 1.
 #[derive(Deserialize)]

@@ -7,7 +7,7 @@ use super::keys;
 use super::rows::{Ended, Record, Waiting};
 use super::shared::Shared;
 use super::txn::{Txn, TxnError};
-use super::{Attempt, Filter, Ledger, Page, Select, Seq, SinkId, SinkStats, Standing, State, Stats, View, codec};
+use super::{Attempt, Filter, Ledger, Page, Select, Seq, SinkId, SinkStats, Standing, State, Stats, View};
 use crate::episode::Episode;
 
 /// Records that one call of [`page`] reads at most.
@@ -27,7 +27,7 @@ impl Stats {
                     in_flight: sink.claimed.len() as u64,
                     delivered_kept: sink.row.delivered_kept,
                     oldest_pending: sink.oldest.captured_at(),
-                    paused: sink.row.paused.clone(),
+                    paused: sink.paused.clone(),
                     longest_confirm_ms: sink.row.longest_confirm,
                 }
             })
@@ -50,7 +50,7 @@ pub fn place(txn: &Txn<'_>, id: Uuid) -> Result<Option<Seq>, TxnError> {
 /// One episode.
 pub fn view(shared: &Shared, txn: &Txn<'_>, names: &dyn Fn(SinkId) -> String, seq: Seq) -> Result<Option<View>, TxnError> {
     let Some((record, _)) = read_record(txn, seq)? else { return Ok(None) };
-    let episode: Episode = codec::decode(&record.episode)?;
+    let episode: Episode = shared.seals.decode(&record.episode, &keys::id(record.id))?;
     let sinks = record.lanes.iter().map(|&(sink, lane)| standing(shared, txn, names, &record, seq, sink, lane));
     Ok(Some(View { seq, sinks: sinks.collect::<Result<_, _>>()?, episode }))
 }
@@ -66,8 +66,8 @@ fn standing(
 ) -> Result<Standing, TxnError> {
     let prefix = keys::histories(seq, sink);
     let mut history: Vec<Attempt> = Vec::new();
-    txn.scan(prefix.clone()..keys::end_of(&prefix), &mut |_, line| {
-        history.extend(codec::decode::<Attempt>(line).ok());
+    txn.scan(prefix.clone()..keys::end_of(&prefix), &mut |key, line| {
+        history.extend(shared.seals.decode::<Attempt>(line, key).ok());
         true
     })?;
     // Not the last line's: one that ends for its age or its attempts without a further one has nothing to say.

@@ -19,6 +19,7 @@
 //! | `p` | note key ‖ chunk | what the note says, cut into pieces | with each such note |
 //! | `w` | | nothing: this generation is whole, see [`store`](super::store) | last, when a generation is made from another |
 //! | `q` | | nothing: this generation was left for another | then |
+//! | `k` | id of a key | nothing: a key of `queue.encryption_key_file` that [seals](super::seal) | when the queue is opened with it |
 //! | `y` | time ‖ a key of `u`, `o` or `c` | for `c` the time that was given: when that row may go | with that row |
 //!
 //! Nothing counts on the order in which places are filled: an exchange has its place from its beginning, and its episode is appended at its
@@ -26,6 +27,7 @@
 
 use uuid::Uuid;
 
+use super::seal::KeyId;
 use super::types::Key as Name;
 use super::{Lane, Seq, SinkId};
 
@@ -132,6 +134,10 @@ pub fn histories(seq: Seq, sink: SinkId) -> Key {
     key(b'h', &[&seq.to_be_bytes(), &sink.0.to_be_bytes()])
 }
 
+pub fn all_histories() -> Key {
+    key(b'h', &[])
+}
+
 pub fn history(seq: Seq, sink: SinkId, n: u32) -> Key {
     key(b'h', &[&seq.to_be_bytes(), &sink.0.to_be_bytes(), &n.to_be_bytes()])
 }
@@ -156,12 +162,24 @@ pub fn note(name: Name) -> Key {
     key(b'o', &[&name.0])
 }
 
+pub fn note_texts() -> Key {
+    key(b'p', &[])
+}
+
 pub fn note_text(name: Name) -> Key {
     key(b'p', &[&name.0])
 }
 
 pub fn note_chunk(name: Name, n: u16) -> Key {
     key(b'p', &[&name.0, &n.to_be_bytes()])
+}
+
+pub fn sealing_keys() -> Key {
+    key(b'k', &[])
+}
+
+pub fn sealing_key(id: KeyId) -> Key {
+    key(b'k', &[&id.0])
 }
 
 pub fn fadings() -> Key {
@@ -232,6 +250,16 @@ pub fn expiry_of(key: &[u8]) -> Option<(u64, Seq, SinkId)> {
 /// The name in a key of `u` or `o`.
 pub fn name_of(key: &[u8]) -> Option<Name> {
     bytes(key, 1).map(Name)
+}
+
+/// The id in a key of `k`.
+pub fn sealing_key_of(key: &[u8]) -> Option<KeyId> {
+    bytes(key, 1).map(KeyId)
+}
+
+/// Whether a row holds the beginning of its value: one of `p` may hold a later piece of it.
+pub fn is_first_piece(key: &[u8]) -> bool {
+    key.first() != Some(&b'p') || bytes(key, 17).map(u16::from_be_bytes) == Some(0)
 }
 
 /// Time and subject in a key of `y`.

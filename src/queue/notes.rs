@@ -10,6 +10,7 @@ use super::engine::{Engine, SWEEP};
 use super::keys::{self, Fading};
 use super::retention::ROWS;
 use super::rows::{NoteRow, NoteText, Taken};
+use super::seal::Seals;
 use super::store::{MAX_VALUE, Store};
 use super::txn::{Txn, TxnError};
 use super::{AppendError, Key, Note, Unique, times};
@@ -31,19 +32,19 @@ const READS: usize = 3;
 pub struct Writing {
     pub key: Key,
     pub until: u64,
-    /// A [`NoteText`], encoded by the caller.
+    /// A [`NoteText`], encoded and sealed by the caller.
     pub text: Vec<u8>,
 }
 
 impl Writing {
     /// Refuses a note that is too long.
-    pub fn new(note: Note) -> Result<Self, AppendError> {
+    pub fn new(note: Note, seals: &Seals) -> Result<Self, AppendError> {
         let Note { key, value, until } = note;
         if value.len() > MAX_NOTE {
             tracing::error!(bytes = value.len(), MAX_NOTE, "a note is too long");
             return Err(AppendError::Failed);
         }
-        let text = codec::encode(&NoteText(value)).map_err(|error| {
+        let text = seals.encode(&NoteText(value), &keys::note_text(key)).map_err(|error| {
             tracing::error!(%error, "a note can't be encoded");
             AppendError::Failed
         })?;
@@ -68,7 +69,7 @@ pub(super) fn readable<T: Stored>(txn: &Txn<'_>, key: &[u8]) -> Result<Option<T>
 }
 
 /// The note with this key, unless it has expired.
-pub fn read(store: &Store, key: Key, now: u64) -> Result<Option<Vec<u8>>, TxnError> {
+pub fn read(store: &Store, seals: &Seals, key: Key, now: u64) -> Result<Option<Vec<u8>>, TxnError> {
     let txn = Txn::new(store);
     let mut result = Ok(None);
     for _ in 0..READS {
@@ -82,7 +83,7 @@ pub fn read(store: &Store, key: Key, now: u64) -> Result<Option<Vec<u8>>, TxnErr
             true
         })?;
         // One that can't be read is damaged, or was replaced while its pieces were being read.
-        result = codec::decode::<NoteText>(&text).map(|NoteText(text)| Some(text));
+        result = seals.decode::<NoteText>(&text, &prefix).map(|NoteText(text)| Some(text));
         if result.is_ok() {
             break;
         }

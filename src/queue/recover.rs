@@ -12,6 +12,7 @@ use super::append::Places;
 use super::engine::{Engine, Limits, SinkState};
 use super::keys;
 use super::rows::{Meta, SinkRow};
+use super::seal::Seals;
 use super::store::Store;
 use super::txn::{Txn, TxnError};
 use super::{Lane, QueueError, Seq, SinkId, codec};
@@ -36,10 +37,10 @@ pub fn lock(dir: &Path) -> Result<File, QueueError> {
 }
 
 /// An engine on what the store holds.
-pub fn load(store: Arc<Store>, limits: Limits) -> Result<Engine, TxnError> {
+pub fn load(store: Arc<Store>, seals: Arc<Seals>, limits: Limits) -> Result<Engine, TxnError> {
     let meta = Meta { next_seq: 1, next_sink: 1, episodes: 0, bytes: 0 };
     let places = Arc::new(Places::from(meta.next_seq));
-    let mut engine = Engine { store, limits, places, meta, sinks: BTreeMap::new() };
+    let mut engine = Engine { store, seals, limits, places, meta, sinks: BTreeMap::new() };
     reload(&mut engine)?;
     engine.places = Arc::new(Places::from(engine.meta.next_seq));
     Ok(engine)
@@ -64,6 +65,7 @@ pub fn reload(engine: &mut Engine) -> Result<(), TxnError> {
         let id: SinkId = codec::decode(&id)?;
         let row: SinkRow = txn.get(&keys::sink(id))?.unwrap_or_default();
         let mut sink = SinkState::new(name, row);
+        sink.open_reason(&engine.seals, id);
         sink.claimed = claimed.remove(&id).unwrap_or_default();
         engine.sinks.insert(id, sink);
     }

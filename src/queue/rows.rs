@@ -4,6 +4,7 @@
 //! | value | version | since the one before |
 //! |---|---|---|
 //! | [`Waiting`], and [`Ended`] with it | 2 | the event time is given when the episode is first sent, not when it is appended |
+//! | [`SinkRow`] | 2 | why it is paused can be sealed |
 //! | [`Episode`] | 2 | when the event happened, digests, the request itself, names of speakers |
 //! | all others | 1 | |
 
@@ -35,8 +36,8 @@ pub struct SinkRow {
     pub ledger: Ledger,
     /// Receipts kept.
     pub delivered_kept: u64,
-    /// Why it is paused, if it is.
-    pub paused: Option<String>,
+    /// Why it is paused, if it is: a text, encoded, [sealed](super::seal) if there is a key.
+    pub paused: Option<serde_bytes::ByteBuf>,
     /// No episode before this place waits for this sink.
     pub oldest: Seq,
     /// The longest time (ms) from a sending to its confirmation.
@@ -52,7 +53,7 @@ pub struct Record {
     pub captured_at: u64,
     /// Where it goes.
     pub lanes: Vec<(SinkId, Lane)>,
-    /// The episode, encoded.
+    /// The episode, encoded, [sealed](super::seal) if there is a key.
     #[serde(with = "serde_bytes")]
     pub episode: Vec<u8>,
 }
@@ -149,13 +150,14 @@ pub struct NoteRow {
     pub until: u64,
 }
 
-/// `p`: what a note says, cut into pieces as records are.
+/// `p`: what a note says, [sealed](super::seal) if there is a key, cut into pieces as records are.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct NoteText(#[serde(with = "serde_bytes")] pub Vec<u8>);
 
 impl Stored for Meta {}
-impl Stored for SinkRow {}
 impl Stored for SinkId {}
+/// Why a sink is paused.
+impl Stored for String {}
 /// A place in `i`, a time in `c`.
 impl Stored for u64 {}
 impl Stored for Record {}
@@ -163,6 +165,14 @@ impl Stored for Attempt {}
 impl Stored for Taken {}
 impl Stored for NoteRow {}
 impl Stored for NoteText {}
+
+impl Stored for SinkRow {
+    const VERSION: u8 = 2;
+
+    fn upgrade(former: &Former<'_>) -> Result<Self, CodecError> {
+        Self::try_from(former.read::<former::SinkRow1>()?)
+    }
+}
 
 impl Stored for Waiting {
     const VERSION: u8 = 2;

@@ -14,6 +14,7 @@ use super::append::{Append, Places};
 use super::engine::Engine;
 use super::holds::Holds;
 use super::notes::Writing;
+use super::seal::Seals;
 use super::store::Store;
 use super::{AppendError, Appended, Attempt, Claim, ClaimRequest, Claims, Deleted, Finish, Seq, SinkId, Stats};
 use crate::clock::Clock;
@@ -77,6 +78,7 @@ impl Op {
 /// What the writer shares with everyone.
 pub struct Shared {
     pub store: Arc<Store>,
+    pub seals: Arc<Seals>,
     pub clock: Clock,
     pub places: Arc<Places>,
     pub holds: Holds,
@@ -115,6 +117,7 @@ impl Shared {
     pub fn new(engine: &Engine, sinks: Vec<(SinkId, String)>, clock: Clock) -> Self {
         Self {
             store: engine.store.clone(),
+            seals: engine.seals.clone(),
             clock,
             places: engine.places.clone(),
             holds: Holds::default(),

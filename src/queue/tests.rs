@@ -5,6 +5,7 @@ mod held;
 mod places;
 mod remembered;
 mod schedule;
+mod sealed;
 
 use std::sync::Arc;
 use std::task::{Context, Poll};
@@ -32,6 +33,7 @@ pub fn config() -> config::Queue {
         on_full: OnFull::Pass,
         keep_delivered: Duration::from_secs(86_400),
         keep_dead: Duration::from_secs(30 * 86_400),
+        encryption_keys: Vec::new(),
     }
 }
 
@@ -256,7 +258,7 @@ fn inv9_the_limit_holds_within_one_batch() {
     let mut txn = Txn::new(&store);
     let lanes = [(sink, Lane::of("s"))];
     let taken = (1..=3).map(|n| {
-        let append = Append::of(&New::of(&episode("s", n), &lanes)).unwrap();
+        let append = Append::of(&New::of(&episode("s", n), &lanes), &Seals::new(&[])).unwrap();
         inline.engine.append(&mut txn, &[append], START).unwrap()
     });
     assert_eq!(taken.collect::<Vec<_>>(), [Ok(vec![None]), Ok(vec![None]), Err(AppendError::Full)]);

@@ -136,6 +136,18 @@ pub enum QueueError {
         /// The store's error.
         source: StoreError,
     },
+    /// What is in the store is sealed.
+    #[error(
+        "the queue at {} has values that are sealed with the key {key}, and queue.encryption_key_file does not have it: put that key into \
+         the file again, in a line below the key that is to seal from now on",
+        path.display()
+    )]
+    Key {
+        /// The directory.
+        path: PathBuf,
+        /// The key's id.
+        key: String,
+    },
     /// What is in the store.
     #[error("the queue at {} can't be read: {message}", path.display())]
     Unreadable {

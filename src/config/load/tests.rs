@@ -135,7 +135,6 @@ fn the_repositorys_file_states_every_key_with_its_default() {
         "[[sink]] user",
         "[admin] ui",
         "[alert] url",
-        "[queue] encryption_key_file",
         "[telemetry] otlp_endpoint",
         "`batch` linger",
         "`batch` max_items",

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use crate::config::read::{Header, Section};
-use crate::config::values::{choice, choice_with, duration, duration_or_zero, integer, is_empty, path, size, size_or_zero};
+use crate::config::values::{choice, choice_with, duration, duration_or_zero, integer, path, sealing_keys, size, size_or_zero};
 use crate::config::{Durability, OnFull, Queue};
 
 /// Most pending episodes that a queue may allow.
@@ -29,8 +29,8 @@ pub fn queue(file: &mut Section<'_>) -> Queue {
         on_full: s.get("on_full", OnFull::Pass, choice(&[("pass", OnFull::Pass), ("reject", OnFull::Reject)])),
         keep_delivered: s.get("keep_delivered", DAY, duration_or_zero),
         keep_dead: s.get("keep_dead", 30 * DAY, duration_or_zero),
+        encryption_keys: s.get("encryption_key_file", Vec::new(), sealing_keys),
     };
-    s.planned("encryption_key_file", "allowed: \"\"", is_empty);
     s.finish();
     queue
 }

@@ -62,7 +62,7 @@ fn inv5_a_claim_that_was_in_the_line_before_does_not_see_the_release_of_what_com
     bench.append("s", 2, &["a"]).unwrap();
     let (early, answer) = oneshot::channel();
     let (appending, _) = oneshot::channel();
-    let new = Append::of(&New { place: Some(first), ..New::of(&episode("s", first), &lanes) }).unwrap();
+    let new = Append::of(&New { place: Some(first), ..New::of(&episode("s", first), &lanes) }, &Seals::new(&[])).unwrap();
     let shared = &bench.queue.inner.shared;
     shared.submit(Op::Claim(sink(&bench), request(9), early)).unwrap();
     shared.submit(Op::Append(vec![new], appending, Instant::now())).unwrap();
