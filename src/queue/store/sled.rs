@@ -4,6 +4,7 @@
 //! and is minded here:
 //! - `flush()` is no fsync on Linux (it is `sync_file_range`). It survives kill -9, but not lost power, unless the file that it writes is
 //!   synced as well: [`Sled`] keeps a descriptor of its own on that file and calls `fdatasync` after each flush.
+//! - It writes its settings (`conf`) once, does not sync them, and can't be opened without them: they are synced here.
 //! - Values that outgrow its log are put into files of their own that nobody syncs. So no value here is above
 //!   [`MAX_VALUE`](super::MAX_VALUE).
 //! - After an error of the disk a handle is of no use any more, also when the disk is fine again; opening the directory anew recovers all
@@ -38,6 +39,7 @@ impl Sled {
             .mode(sled::Mode::HighThroughput);
         let db = caught(|| Ok(config.open()?))?;
         let log = File::open(dir.join("db")).map_err(StoreError::io("opening the store's log"))?;
+        File::open(dir.join("conf")).and_then(|c| c.sync_all()).map_err(StoreError::io("syncing the store's settings"))?;
         // The directory entries of a new store must be as durable as its first record.
         for dir in [Some(dir), dir.parent()].into_iter().flatten() {
             File::open(dir).and_then(|d| d.sync_all()).map_err(StoreError::io("syncing the store's directory"))?;
