@@ -1,7 +1,8 @@
 //! The writer: one thread that takes whatever has gathered, makes one batch of it, commits it, and only then answers.
 //!
 //! Under load a batch gathers while the one before it is being synced; nobody wakes the writer then. When it is idle, the first operation
-//! wakes it. The buffer is bounded by bytes: beyond that the queue refuses, and the request goes on without it.
+//! wakes it; where several requests waited before, it gives those a moment to come back. The buffer is bounded by bytes: beyond that the
+//! queue refuses, and the request goes on without it.
 
 use std::collections::HashSet;
 use std::sync::atomic::Ordering;
@@ -18,6 +19,13 @@ use crate::telemetry::metrics::Metrics;
 
 /// How often an idle writer looks at expiry and at free disk space.
 const TICK: Duration = Duration::from_secs(1);
+
+/// Requests that waited together, at least, before the writer waits for as many to come back.
+const SIBLINGS: usize = 4;
+
+/// The longest that it waits for them, and which part of the time that their commit took.
+const PATIENCE: Duration = Duration::from_millis(1);
+const PART: u32 = 2;
 
 /// What an operation came to, until its batch is committed.
 enum Outcome {
@@ -40,11 +48,22 @@ pub struct Writer {
     /// When the oldest write that isn't synced yet was made.
     unsynced: Option<Instant>,
     tidied: Instant,
+    /// How many requests to gather, and how long: see [`gathering`].
+    gather: (usize, Duration),
 }
 
 impl Writer {
     pub fn new(shared: Arc<Shared>, engine: Engine, durability: Durability, space: Space, metrics: Metrics) -> Self {
-        let mut writer = Self { shared, engine, durability, space, metrics, unsynced: None, tidied: Instant::now() };
+        let mut writer = Self {
+            shared,
+            engine,
+            durability,
+            space,
+            metrics,
+            unsynced: None,
+            tidied: Instant::now(),
+            gather: (0, Duration::ZERO),
+        };
         let store = writer.engine.store.clone();
         if let Err(error) = writer.engine.advance_oldest(&Txn::new(&store)) {
             tracing::error!(%error, "the oldest pending episode can't be found");
@@ -60,8 +79,10 @@ impl Writer {
             Durability::Sync => TICK,
             Durability::Interval(interval) => interval.min(TICK),
         };
-        while let Some(ops) = self.shared.take(if more { Duration::ZERO } else { tick }) {
+        while let Some(ops) = self.shared.take(if more { Duration::ZERO } else { tick }, self.gather) {
+            let (waited, began) = (ops.iter().filter(|op| op.len() > 0).count(), Instant::now());
             self.commit(ops);
+            self.gather = gathering(waited, began.elapsed());
             if more || self.tidied.elapsed() >= TICK {
                 more = self.tidy();
             }
@@ -74,7 +95,7 @@ impl Writer {
     /// Commits what has gathered, here and now.
     #[cfg(test)]
     pub fn commit_waiting(&mut self) {
-        if let Some(ops) = self.shared.take(Duration::ZERO) {
+        if let Some(ops) = self.shared.take(Duration::ZERO, (0, Duration::ZERO)) {
             self.commit(ops);
         }
     }
@@ -297,6 +318,15 @@ impl Writer {
     }
 }
 
+/// After a batch for which so many requests waited, and which took so long: how many to wait for before the next one, and how long, counted
+/// from the answers on.
+///
+/// Who waited together comes back together, each a little after the one before. If the first made a batch by itself, the others would wait
+/// for its sync before theirs begins: twice the syncs, and half the records of each. After a request that was alone, and after a pause, nobody is waited for.
+fn gathering(waited: usize, took: Duration) -> (usize, Duration) {
+    if waited < SIBLINGS { (0, Duration::ZERO) } else { (waited, PATIENCE.min(took / PART)) }
+}
+
 fn count(outcome: &Result<Outcome, AppendError>) -> Result<u64, AppendError> {
     match outcome {
         Ok(Outcome::Count(n)) => Ok(*n),
@@ -346,4 +376,17 @@ fn step(engine: &mut Engine, shared: &Shared, disk_low: bool, txn: &mut Txn<'_>,
             Outcome::Done
         }
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_lone_request_waits_for_nobody_and_siblings_wait_for_each_other_a_part_of_their_commit() {
+        let ms = Duration::from_millis;
+        assert_eq!(gathering(1, ms(1)), (0, ms(0)));
+        assert_eq!(gathering(SIBLINGS, ms(1)), (SIBLINGS, ms(1) / PART));
+        assert_eq!(gathering(100, ms(60_000)), (100, PATIENCE));
+    }
 }

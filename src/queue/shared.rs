@@ -66,7 +66,7 @@ pub enum Op {
 
 impl Op {
     /// Bytes that it brings along.
-    fn len(&self) -> usize {
+    pub fn len(&self) -> usize {
         match self {
             Self::Append(new, ..) => new.iter().map(Append::len).sum(),
             Self::Note(note, _) => note.text.len(),
@@ -104,7 +104,10 @@ pub struct Doorbell {
 struct Buffer {
     ops: Vec<Op>,
     bytes: usize,
-    parked: bool,
+    /// How many of them bring any, and so have a request that waits.
+    brought: usize,
+    /// The writer sleeps until there are operations, and so many that bring something; none: it is awake.
+    sleeps: Option<usize>,
     closed: bool,
 }
 
@@ -161,7 +164,9 @@ impl Shared {
             }
             buffer.ops.push(op);
             buffer.bytes += bytes;
-            std::mem::take(&mut buffer.parked)
+            buffer.brought += usize::from(bytes > 0);
+            let brought = buffer.brought;
+            buffer.sleeps.take_if(|wanted| brought >= *wanted).is_some()
         };
         if wake {
             self.wake.notify_one();
@@ -176,7 +181,7 @@ impl Shared {
         }
         lock(&self.buffer).ops.push(Op::Release(place));
         // Asked afterwards: a claim that meets the hold from now on has the release behind it in the line.
-        if self.holds.is_felt(place) && std::mem::take(&mut lock(&self.buffer).parked) {
+        if self.holds.is_felt(place) && lock(&self.buffer).sleeps.take().is_some() {
             self.wake.notify_one();
         }
     }
@@ -194,14 +199,16 @@ impl Shared {
         self.wake.notify_all();
     }
 
-    /// The next batch; none when closed and empty. Empty after `timeout`.
-    pub(super) fn take(&self, timeout: Duration) -> Option<Vec<Op>> {
+    /// The next batch; none when closed and empty. Empty after `timeout`. If there are operations within the time that `gather` says, it
+    /// waits for the rest of that time, until so many bring something.
+    pub(super) fn take(&self, timeout: Duration, gather: (usize, Duration)) -> Option<Vec<Op>> {
+        let (began, (wanted, patience)) = (Instant::now(), gather);
         let mut buffer = lock(&self.buffer);
-        if buffer.ops.is_empty() && !buffer.closed {
-            buffer.parked = true;
-            let waited = self.wake.wait_timeout_while(buffer, timeout, |b| b.parked && !b.closed);
-            buffer = waited.unwrap_or_else(PoisonError::into_inner).0;
-            buffer.parked = false;
+        if buffer.ops.is_empty() {
+            buffer = self.sleep(buffer, 0, timeout);
+        }
+        if !buffer.ops.is_empty() && buffer.brought < wanted {
+            buffer = self.sleep(buffer, wanted, patience.saturating_sub(began.elapsed()));
         }
         if buffer.ops.is_empty() && buffer.closed {
             return None;
@@ -211,6 +218,69 @@ impl Shared {
             buffer.ops = ops.split_off(BATCH);
         }
         buffer.bytes = buffer.ops.iter().map(Op::len).sum();
+        buffer.brought = buffer.ops.iter().filter(|op| op.len() > 0).count();
         Some(ops)
+    }
+
+    /// Sleeps until there are operations and so many of them bring something, until the queue is closed, or until time is up.
+    fn sleep<'a>(&self, mut buffer: MutexGuard<'a, Buffer>, wanted: usize, timeout: Duration) -> MutexGuard<'a, Buffer> {
+        buffer.sleeps = Some(wanted);
+        let slept = self.wake.wait_timeout_while(buffer, timeout, |b| b.sleeps.is_some() && !b.closed);
+        buffer = slept.unwrap_or_else(PoisonError::into_inner).0;
+        buffer.sleeps = None;
+        buffer
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::engine::Limits;
+    use super::super::store::model::Model;
+    use super::super::{Key, Note, recover};
+    use super::*;
+
+    const LONG: Duration = Duration::from_secs(60);
+
+    fn shared() -> Arc<Shared> {
+        let limits = Limits { max_episodes: 0, max_bytes: 0, keep_delivered: 0, keep_dead: 0 };
+        let store = Arc::new(Store::on(Arc::new(Model::default())).unwrap());
+        let engine = recover::load(store, Arc::new(Seals::new(&[])), limits).unwrap();
+        Arc::new(Shared::new(&engine, Vec::new(), Clock::steady_from(0)))
+    }
+
+    fn note(shared: &Shared) {
+        let note = Note { key: Key::of("test", []), value: vec![1], until: 1 };
+        shared.submit(Op::Note(Writing::new(note, &shared.seals).unwrap(), reply().0)).unwrap();
+    }
+
+    #[test]
+    fn a_batch_waits_for_as_many_as_are_wanted() {
+        let shared = shared();
+        let taken = std::thread::spawn({
+            let shared = shared.clone();
+            move || shared.take(LONG, (3, LONG)).unwrap().len()
+        });
+        for _ in 0..3 {
+            note(&shared);
+        }
+        assert_eq!(taken.join().unwrap(), 3);
+    }
+
+    #[test]
+    fn a_batch_waits_no_longer_than_it_may() {
+        let shared = shared();
+        note(&shared);
+        assert_eq!(shared.take(LONG, (3, Duration::from_millis(1))).unwrap().len(), 1);
+        note(&shared);
+        assert_eq!(shared.take(LONG, (0, LONG)).unwrap().len(), 1);
+    }
+
+    #[test]
+    fn closing_ends_the_wait_for_others() {
+        let shared = shared();
+        note(&shared);
+        shared.close();
+        assert_eq!(shared.take(LONG, (3, LONG)).unwrap().len(), 1);
+        assert!(shared.take(LONG, (3, LONG)).is_none());
     }
 }
