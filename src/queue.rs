@@ -1,8 +1,8 @@
 //! The queue: an embedded write-ahead store of episodes with one lane per ordering key and sink.
 //!
 //! It knows lanes and bytes; it knows neither HTTP nor Graphiti. `keys` has the layout, `append` how episodes come in, `engine` what can
-//! happen to them then, `seal` what of it nobody else can read, `holds` what may not begin yet, `notes` what is remembered beside them, `commit` the one thread that writes,
-//! `store` the disk.
+//! happen to them then, `heads` which is the next of a lane, `seal` what of it nobody else can read, `holds` what may not begin yet, `notes`
+//! what is remembered beside them, `commit` the one thread that writes, `store` the disk.
 
 mod append;
 mod check;
@@ -10,6 +10,7 @@ mod codec;
 mod commit;
 mod engine;
 mod former;
+mod heads;
 mod holds;
 mod inspect;
 mod keys;

@@ -6,6 +6,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use uuid::Uuid;
 
 use super::engine::Engine;
+use super::heads::Head;
 use super::keys;
 use super::notes::{UNIQUE, Writing};
 use super::retention::ROWS;
@@ -122,14 +123,8 @@ impl Engine {
             sinks,
         };
         for &(sink, lane) in &new.lanes {
-            let head = txn.first(&keys::lane(sink, lane))?;
-            // Its row in `r` moves, if this is the lane's head from now on. One that is in flight stays so: the lane is claimed.
-            if head.as_ref().is_none_or(|(key, _)| keys::seq_of_waiting(key).is_some_and(|head| seq < head)) {
-                if let Some((_, row)) = head {
-                    txn.remove(keys::ready(sink, not_before(&row), lane));
-                }
-                txn.put_raw(keys::ready(sink, now, lane), Vec::new());
-            }
+            // One that is in flight stays so, whatever comes before it now: the lane is claimed.
+            self.lane_grew(txn, sink, lane, Head { seq, due: now })?;
             txn.put(keys::waiting(sink, lane, seq), &waiting)?;
             let state = self.sink(sink);
             state.put(seq);
@@ -151,7 +146,9 @@ impl Engine {
     /// Where it goes: the place that it asks for. One that can't be its own would be another episode's loss.
     fn place(&self, txn: &Txn<'_>, new: &Append) -> Result<Seq, TxnError> {
         if let Some(seq) = new.place {
-            if self.places.is_reserved(seq) && txn.get_raw(&keys::chunk(seq, 0))?.is_none() {
+            // Behind all that were ever used there is nothing to look for.
+            let is_free = || Ok::<_, TxnError>(seq >= self.meta.next_seq || txn.get_raw(&keys::chunk(seq, 0))?.is_none());
+            if self.places.is_reserved(seq) && is_free()? {
                 return Ok(seq);
             }
             tracing::error!(seq, id = %new.id, "a place was never reserved or is taken: the episode goes behind all others");

@@ -10,7 +10,8 @@
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
-use super::append::{Places, not_before};
+use super::append::Places;
+use super::heads::Heads;
 use super::holds::Holds;
 use super::keys;
 use super::oldest::Oldest;
@@ -35,7 +36,7 @@ pub struct Limits {
     pub keep_dead: u64,
 }
 
-/// The state that transitions work on; everything in it but `claimed` is also on disk.
+/// The state that transitions work on; everything in it but `claimed` is also on disk, or follows from what is.
 pub struct Engine {
     pub store: Arc<Store>,
     /// Shared with everyone who encodes or reads.
@@ -55,6 +56,7 @@ pub struct SinkState {
     pub paused: Option<String>,
     pub claimed: HashMap<Lane, Seq>,
     pub oldest: Oldest,
+    pub heads: Heads,
 }
 
 impl Engine {
@@ -201,7 +203,7 @@ impl Engine {
         if finish != Finish::Uncount {
             waiting.time = waiting.time.seen();
         }
-        let due = due(txn, sink, lane)?;
+        let before = self.head(txn, sink, lane)?;
         match finish {
             Finish::Delivered { confirmed_in } => {
                 let row = &mut self.sink(sink).row;
@@ -224,7 +226,7 @@ impl Engine {
                 txn.put(key, &waiting)?;
             }
         }
-        move_ready(txn, sink, lane, due)
+        self.lane_changed(txn, sink, lane, before)
     }
 
     /// From waiting to ended, delivered or dead.
@@ -278,7 +280,7 @@ impl Engine {
 impl SinkState {
     pub fn new(name: String, row: SinkRow) -> Self {
         let oldest = Oldest::from(row.oldest);
-        Self { name, row, paused: None, claimed: HashMap::new(), oldest }
+        Self { name, row, paused: None, claimed: HashMap::new(), oldest, heads: Heads::default() }
     }
 
     /// Reads why it is paused. One whose reason can't be read stays paused.
@@ -337,25 +339,6 @@ pub(super) fn readable_record(txn: &Txn<'_>, seq: Seq) -> Result<Option<(Record,
         }
         other => other,
     }
-}
-
-/// The not-before of a lane's head: the time of its row in `r`.
-pub(super) fn due(txn: &Txn<'_>, sink: SinkId, lane: Lane) -> Result<Option<u64>, TxnError> {
-    Ok(txn.first(&keys::lane(sink, lane))?.map(|(_, row)| not_before(&row)))
-}
-
-/// Brings a lane's row in `r` up to date after a change of the lane; `before` is what [`Engine::due`] was.
-pub(super) fn move_ready(txn: &mut Txn<'_>, sink: SinkId, lane: Lane, before: Option<u64>) -> Result<(), TxnError> {
-    let after = due(txn, sink, lane)?;
-    if before != after {
-        if let Some(due) = before {
-            txn.remove(keys::ready(sink, due, lane));
-        }
-        if let Some(due) = after {
-            txn.put_raw(keys::ready(sink, due, lane), Vec::new());
-        }
-    }
-    Ok(())
 }
 
 pub(super) fn waits_elsewhere(txn: &Txn<'_>, seq: Seq, sink: SinkId) -> Result<bool, TxnError> {

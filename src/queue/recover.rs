@@ -10,6 +10,7 @@ use std::sync::Arc;
 
 use super::append::Places;
 use super::engine::{Engine, Limits, SinkState};
+use super::heads::Heads;
 use super::keys;
 use super::rows::{Meta, SinkRow};
 use super::seal::Seals;
@@ -48,6 +49,7 @@ pub fn load(store: Arc<Store>, seals: Arc<Seals>, limits: Limits) -> Result<Engi
 
 /// Reads again what is kept in memory; claims stay, and so does what was reserved.
 pub fn reload(engine: &mut Engine) -> Result<(), TxnError> {
+    engine.sinks.values_mut().for_each(|sink| sink.heads = Heads::default()); // even if nothing can be read now
     let store = engine.store.clone();
     let txn = Txn::new(&store);
     if let Some(meta) = txn.get(&keys::meta())? {

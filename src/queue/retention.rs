@@ -2,7 +2,7 @@
 
 use uuid::Uuid;
 
-use super::engine::{Engine, SWEEP, due, move_ready, read_record, readable_record, waits_elsewhere};
+use super::engine::{Engine, SWEEP, read_record, readable_record, waits_elsewhere};
 use super::rows::{Ended, Waiting};
 use super::txn::{Txn, TxnError};
 use super::{Deleted, Seq, SinkId, State, keys, times};
@@ -14,7 +14,7 @@ impl Engine {
     /// Puts a dead letter back at its place; whether there was one.
     pub fn redrive(&mut self, txn: &mut Txn<'_>, sink: SinkId, seq: Seq, now: u64) -> Result<bool, TxnError> {
         let Some(dead) = dead_letter(txn, sink, seq)? else { return Ok(false) };
-        let due = due(txn, sink, dead.lane)?;
+        let before = self.head(txn, sink, dead.lane)?;
         if dead.was.sinks == 1 || !waits_elsewhere(txn, seq, sink)? {
             self.meta.episodes += 1;
         }
@@ -22,7 +22,7 @@ impl Engine {
         txn.remove(keys::dead(sink, seq));
         txn.remove(keys::expiry(dead.expires_at, seq, sink));
         txn.put(keys::waiting(sink, dead.lane, seq), &Waiting { attempts: 0, not_before: now, since: now, ..dead.was })?;
-        move_ready(txn, sink, dead.lane, due)?;
+        self.lane_changed(txn, sink, dead.lane, before)?;
         let state = self.sink(sink);
         state.row.ledger.dead -= 1;
         state.row.ledger.pending += 1;
@@ -104,9 +104,9 @@ impl Engine {
         for &(sink, lane) in &record.lanes {
             let key = keys::waiting(sink, lane, seq);
             if let Some(was) = txn.get::<Waiting>(&key)? {
-                let due = due(txn, sink, lane)?;
+                let before = self.head(txn, sink, lane)?;
                 txn.remove(key);
-                move_ready(txn, sink, lane, due)?;
+                self.lane_changed(txn, sink, lane, before)?;
                 times::removed(txn, sink, lane, was.time.ms(), now)?;
                 self.left(txn, seq, sink, was.sinks)?;
                 let ledger = &mut self.sink(sink).row.ledger;
