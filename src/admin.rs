@@ -6,8 +6,10 @@
 pub mod api;
 mod dead;
 mod episodes;
+pub(crate) mod export;
 mod guard;
 mod health;
+pub(crate) mod import;
 mod ingest;
 mod metrics;
 mod openmetrics;
@@ -166,6 +168,8 @@ fn routes() -> Vec<(Method, &'static str, MethodRouter<Shared>)> {
         (Method::POST, "/api/v1/episodes", post(ingest::ingest).layer(axum::extract::DefaultBodyLimit::max(ingest::MOST_BYTES))),
         (Method::GET, "/api/v1/episodes/{id}", get(episodes::show)),
         (Method::DELETE, "/api/v1/episodes/{id}", delete(episodes::remove)),
+        (Method::GET, "/api/v1/export", get(export::export)),
+        (Method::POST, "/api/v1/import", post(import::import)),
         (Method::POST, "/api/v1/dead/redrive", post(dead::redrive)),
         (Method::POST, "/api/v1/dead/purge", post(dead::purge)),
         (Method::POST, "/api/v1/sinks/{name}/pause", post(sinks::pause)),

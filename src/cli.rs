@@ -9,8 +9,10 @@ mod client;
 mod dead;
 pub mod demo;
 mod episodes;
+mod export;
 mod failure;
 mod human;
+mod import;
 mod output;
 mod presets;
 mod run;
@@ -19,6 +21,7 @@ mod sinks;
 mod source;
 mod status;
 mod table;
+mod transfer;
 
 use std::io::Write;
 use std::process::ExitCode;
@@ -88,8 +91,12 @@ async fn dispatch(command: Command, config: &Config, out: &mut Output) -> Result
     if let Command::Status(args) = command {
         return status::run(&args, config, out).await;
     }
+    if let Command::Import(args) = command {
+        return import::run(&args, &Source::open_or_create(config).await?, out).await;
+    }
     let source = Source::open(config).await?;
     match command {
+        Command::Export(args) => export::run(&args, &source, out).await,
         Command::Episodes(args) => episodes::run(&args, &source, out).await,
         Command::Show(args) => show::run(&args, &source, out).await,
         Command::Dead(Dead::List(args)) => dead::list(&args, &source, out).await,
@@ -97,8 +104,10 @@ async fn dispatch(command: Command, config: &Config, out: &mut Output) -> Result
         Command::Dead(Dead::Purge(args)) => dead::purge(args, &source, out).await,
         Command::Pause(args) => sinks::set_paused(&args.sink, true, &source, out).await,
         Command::Resume(args) => sinks::set_paused(&args.sink, false, &source, out).await,
-        // `main` has dispatched them before a source was needed.
-        Command::Run | Command::Check | Command::Presets(_) | Command::Demo(_) | Command::Status(_) => Ok(()),
+        // Dispatched before this source was needed.
+        Command::Run | Command::Check | Command::Presets(_) | Command::Demo(_) | Command::Status(_) | Command::Import(_) => {
+            Ok(())
+        }
     }
 }
 

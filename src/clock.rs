@@ -48,6 +48,12 @@ pub fn as_ms(d: Duration) -> u64 {
     u64::try_from(d.as_millis()).unwrap_or(u64::MAX)
 }
 
+/// An RFC 3339 time, in milliseconds since the Unix epoch.
+pub fn parse_rfc3339(text: &str) -> Option<u64> {
+    let time: jiff::Timestamp = text.parse().ok()?;
+    u64::try_from(time.as_millisecond()).ok()
+}
+
 /// A time as RFC 3339 in UTC with milliseconds: `2026-01-01T00:00:00.000Z`.
 pub fn rfc3339(ms: u64) -> String {
     i64::try_from(ms)

@@ -1,8 +1,8 @@
 //! The queue: an embedded write-ahead store of episodes with one lane per ordering key and sink.
 //!
-//! It knows lanes and bytes; it knows neither HTTP nor Graphiti. `keys` has the layout, `append` how episodes come in, `engine` what can
-//! happen to them then, `heads` which is the next of a lane, `seal` what of it nobody else can read, `holds` what may not begin yet, `notes`
-//! what is remembered beside them, `commit` the one thread that writes, `store` the disk.
+//! It knows lanes and bytes; it knows neither HTTP nor Graphiti. `keys` has the layout, `append` how episodes come in, `import` how those of
+//! another queue do, `engine` what can happen to them then, `heads` which is the next of a lane, `seal` what of it nobody else can read,
+//! `holds` what may not begin yet, `notes` what is remembered beside them, `commit` the one thread that writes, `store` the disk.
 
 mod append;
 mod check;
@@ -12,6 +12,7 @@ mod engine;
 mod former;
 mod heads;
 mod holds;
+mod import;
 mod inspect;
 mod keys;
 mod ledger;
@@ -42,6 +43,7 @@ use self::append::Append;
 use self::codec::CodecError;
 use self::commit::Writer;
 use self::engine::Limits;
+use self::import::Importing;
 use self::notes::Writing;
 use self::seal::Seals;
 use self::shared::{Answer, Op, Reply, Shared};
@@ -56,10 +58,10 @@ use crate::episode::Episode;
 use crate::telemetry::metrics::Metrics;
 
 pub use self::ledger::Ledger;
-pub use self::rows::Sent;
+pub use self::rows::{Sent, Time};
 pub use self::types::{
-    AppendError, Appended, Attempt, Claim, ClaimRequest, Claims, Deleted, Filter, Finish, Key, Lane, New, Note, Page, QueueError,
-    Select, Seq, SinkId, SinkStats, Standing, State, Stats, Unique, View,
+    AppendError, Appended, Attempt, Claim, ClaimRequest, Claims, Deleted, Filter, Finish, Import, Imported, Key, Lane, New, Note,
+    Page, QueueError, ReadError, Select, Seq, SinkId, SinkStats, Standing, State, Stats, Unique, View,
 };
 
 /// The handle that everyone shares; cheap to clone.
@@ -330,7 +332,7 @@ impl Queue {
         let shared = &self.inner.shared;
         let txn = Txn::new(&shared.store);
         let found = inspect::place(&txn, id).and_then(|seq| match seq {
-            Some(seq) => inspect::view(shared, &txn, &self.names(), seq),
+            Some(seq) => Ok(inspect::view(shared, &txn, &self.names(), seq)?.map(|(view, _)| view)),
             None => Ok(None),
         });
         found.unwrap_or_else(|error| {
@@ -341,10 +343,25 @@ impl Queue {
 
     /// A page of episodes. Reads the disk: call it off the async threads.
     pub fn list(&self, filter: &Filter) -> Page {
-        inspect::page(&self.inner.shared, &self.names(), filter).unwrap_or_else(|error| {
+        self.page(filter).unwrap_or_else(|error| {
             tracing::error!(%error, "the queue can't be listed");
             Page::default()
         })
+    }
+
+    /// As [`list`](Self::list), for whom a page that is missing is not one that is empty.
+    pub fn page(&self, filter: &Filter) -> Result<Page, ReadError> {
+        inspect::page(&self.inner.shared, &self.names(), filter).map_err(|error| ReadError(error.to_string()))
+    }
+
+    /// Hands episodes of another queue to the writer, which puts them behind all others, in their order. Those whose id is here are passed
+    /// over. Does not block, except for encoding here in the caller. The future resolves when [`append`](Self::append)'s would.
+    pub fn import(
+        &self,
+        new: Vec<Import>,
+    ) -> Result<impl Future<Output = Result<Imported, AppendError>> + Send + use<>, AppendError> {
+        let new = new.into_iter().map(|new| Importing::of(new, &self.inner.shared.seals)).collect::<Result<Vec<_>, _>>()?;
+        self.ask(|reply| Op::Import(new, reply))
     }
 
     /// Puts dead letters back, each at its original place in its lane; how many there were.

@@ -5,11 +5,15 @@
 //! Times are RFC 3339 in UTC with milliseconds.
 
 mod episode;
+mod imported;
+mod line;
 mod listing;
 mod selection;
 mod status;
 
 pub use episode::{Attempt, Episode, Page, Standing};
+pub use imported::{Fault, Imported};
+pub use line::{Line, UNREADABLE};
 pub use listing::{DEFAULT_LIMIT, Listing, MAX_LIMIT, parse_state, state_name};
 pub use selection::{Count, Selection};
 pub(crate) use status::age_seconds;

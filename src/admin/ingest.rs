@@ -271,7 +271,7 @@ impl From<Said> for Message {
     }
 }
 
-fn lane(episode: &Episode, order_by: OrderBy) -> Lane {
+pub(super) fn lane(episode: &Episode, order_by: OrderBy) -> Lane {
     Lane::of(match order_by {
         OrderBy::Session => &episode.session,
         OrderBy::Group => episode.group(),

@@ -28,6 +28,15 @@ impl Reads {
     /// Runs `read` off the async threads. A read that outlasts its time keeps its turn until it ends: a store that hangs ties up
     /// [`AT_ONCE`] threads and no more.
     pub(super) async fn run<T: Send + 'static>(&self, read: impl FnOnce() -> T + Send + 'static) -> Result<T, Problem> {
+        self.run_within(self.timeout, read).await
+    }
+
+    /// As [`run`](Self::run), for those who wait longer.
+    pub(super) async fn run_within<T: Send + 'static>(
+        &self,
+        timeout: Duration,
+        read: impl FnOnce() -> T + Send + 'static,
+    ) -> Result<T, Problem> {
         let turns = Arc::clone(&self.turns);
         let work = async move {
             // The semaphore is never closed; if it were, the read would simply go without a turn.
@@ -38,15 +47,14 @@ impl Reads {
             })
             .await
         };
-        match tokio::time::timeout(self.timeout, work).await {
+        match tokio::time::timeout(timeout, work).await {
             Ok(Ok(found)) => Ok(found),
             Ok(Err(panicked)) => {
                 tracing::error!(error = %panicked, "a read of the queue panicked");
                 Err(Problem::internal("the read failed; the log says why"))
             }
             Err(_) => Err(Problem::queue_unavailable(format!(
-                "the queue's disk did not answer within {:?}; try again, and look at /readyz",
-                self.timeout
+                "the queue's disk did not answer within {timeout:?}; try again, and look at /readyz"
             ))),
         }
     }

@@ -98,6 +98,26 @@ Examples:
     /// Dead letters: episodes that a sink gave up on
     #[command(subcommand)]
     Dead(Dead),
+    /// Write episodes as JSON Lines, one a line, with where each stands at each sink
+    ///
+    /// What is in the queue is written in the order of capture. It is in clear, also where the queue is sealed with a key: whoever has the
+    /// file reads what was said. Places, dedupe keys and what is remembered between exchanges are not in it.
+    #[command(after_help = "\
+Examples:
+  offramp export --output episodes.jsonl
+  offramp export --state dead | jq -r .id
+  offramp export | ssh other offramp import -")]
+    Export(Export),
+    /// Take in what `export` wrote, behind all that is there, in the order of the file
+    ///
+    /// Each episode stands here as it stood there, sink by sink of the same name: pending, with its attempts, a dead letter, delivered. What
+    /// may have reached its sink is looked up before it is sent. An episode whose id is there already is passed over, so that an import which
+    /// broke off can be made again. A line that can't be used is told by its number, the others are imported, and the exit code is 1.
+    #[command(after_help = "\
+Examples:
+  offramp import episodes.jsonl
+  zcat episodes.jsonl.gz | offramp import -")]
+    Import(Import),
     /// Stop the draining of one sink; survives a restart
     Pause(Sink),
     /// Start the draining of a paused sink again
@@ -253,6 +273,25 @@ pub struct Selectors {
     /// Every dead letter
     #[arg(long, conflicts_with_all = ["ids", "sink", "session", "reason"])]
     pub all: bool,
+}
+
+/// `export`
+#[derive(Debug, Args)]
+pub struct Export {
+    /// Only episodes that stand so at one of their sinks: pending, in_flight, delivered, dead, purged or expired
+    #[arg(long, value_name = "STATE", value_parser = parse_state)]
+    pub state: Option<State>,
+    /// Write to this file, which nobody else may read, instead of standard output
+    #[arg(long, short, value_name = "FILE")]
+    pub output: Option<PathBuf>,
+}
+
+/// `import`
+#[derive(Debug, Args)]
+pub struct Import {
+    /// JSON Lines that `export` wrote; - is standard input
+    #[arg(value_name = "FILE")]
+    pub file: PathBuf,
 }
 
 /// `pause` and `resume`

@@ -1,16 +1,21 @@
 //! The admin API's client: one request, one connection, over TCP or a Unix socket.
 
+use std::convert::Infallible;
+use std::pin::pin;
 use std::time::Duration;
 
 use bytes::Bytes;
+use futures_util::stream;
 use http::{Method, Request, StatusCode, header};
-use http_body_util::{BodyExt, Full};
+use http_body::{Body, Frame};
+use http_body_util::{BodyExt, Full, StreamBody};
 use hyper::client::conn::http1;
 use hyper_util::rt::TokioIo;
 use serde::Serialize;
-use serde::de::DeserializeOwned;
+use serde::de::{DeserializeOwned, IgnoredAny};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpStream, UnixStream};
+use tokio::sync::mpsc;
 use tokio::time::timeout;
 
 use super::failure::Failure;
@@ -85,10 +90,81 @@ impl Client {
         body: Option<Bytes>,
         limit: Duration,
     ) -> Result<Option<T>, Failure> {
-        let answer = self.exchange(method, path, body, limit).await.map_err(|trouble| match trouble {
+        self.read(&self.exchange(method, path, body, limit).await.map_err(|trouble| self.failure(&trouble))?)
+    }
+
+    /// Reads what may be of any length: `take` gets it piece by piece. `None` is a 404.
+    pub(super) async fn download(
+        &self,
+        path: &str,
+        mut take: impl FnMut(&[u8]) -> Result<(), Failure>,
+    ) -> Result<Option<()>, Failure> {
+        let request = self.request(Method::GET, path, None).map_err(|e| self.failure(&Trouble::Broken(e.to_string())))?;
+        let stream = self.connect().await.map_err(|why| self.failure(&why.into()))?;
+        let broken = |e: hyper::Error| self.failure(&Trouble::Broken(e.to_string()));
+        let late = |_| self.failure(&NoAnswer::Timeout.into());
+        let (mut sender, connection) = http1::handshake(TokioIo::new(stream)).await.map_err(broken)?;
+        tokio::spawn(connection); // it ends with the body, or with the runtime
+        let response = timeout(CHANGE_TIMEOUT, sender.send_request(request)).await.map_err(late)?.map_err(broken)?;
+        let (status, mut body) = (response.status(), response.into_body());
+        if !status.is_success() {
+            let body = timeout(TIMEOUT, body.collect()).await.map_err(late)?.map_err(broken)?.to_bytes();
+            return Ok(self.read::<IgnoredAny>(&Answer { status, body })?.map(|_| ()));
+        }
+        while let Some(frame) = timeout(CHANGE_TIMEOUT, body.frame()).await.map_err(late)? {
+            if let Ok(bytes) = frame.map_err(broken)?.into_data() {
+                take(&bytes)?;
+            }
+        }
+        Ok(Some(()))
+    }
+
+    /// Sends what may be of any length: the pieces that `next` gives, up to an empty one. `None` is a 404.
+    pub(super) async fn upload<T: DeserializeOwned>(
+        &self,
+        path: &str,
+        kind: &'static str,
+        mut next: impl AsyncFnMut() -> Result<Bytes, Failure>,
+    ) -> Result<Option<T>, Failure> {
+        let (pieces, taken) = mpsc::channel::<Bytes>(1);
+        let body = stream::unfold(taken, |mut taken| async {
+            let piece = taken.recv().await?;
+            Some((Ok::<_, Infallible>(Frame::data(piece)), taken))
+        });
+        let request = self.head(Method::POST, path).header(header::CONTENT_TYPE, kind).body(StreamBody::new(Box::pin(body)));
+        let request = request.map_err(|e| self.failure(&Trouble::Broken(e.to_string())))?;
+        let stream = self.connect().await.map_err(|why| self.failure(&why.into()))?;
+        let late = |_| self.failure(&NoAnswer::Timeout.into());
+        let pump = async {
+            let pieces = pieces; // which ends the body when it goes
+            loop {
+                let piece = next().await?;
+                // Whoever takes no more has answered, or is gone: the other branch tells.
+                if piece.is_empty() || timeout(CHANGE_TIMEOUT, pieces.send(piece)).await.map_err(late)?.is_err() {
+                    return Ok::<(), Failure>(());
+                }
+            }
+        };
+        let mut sending = pin!(send(stream, request));
+        let answer = tokio::select! {
+            answer = &mut sending => answer,
+            pumped = pump => {
+                // A failure breaks the connection off, so that nobody takes what was torn for the end.
+                pumped?;
+                timeout(CHANGE_TIMEOUT, sending).await.map_err(late)?
+            }
+        };
+        self.read(&answer.map_err(|e| self.failure(&Trouble::Broken(e.to_string())))?)
+    }
+
+    fn failure(&self, trouble: &Trouble) -> Failure {
+        match trouble {
             Trouble::NoAnswer(why) => Failure::Unreachable(format!("offramp does not answer at {}: {why}", self.address())),
             Trouble::Broken(e) => Failure::Unreachable(format!("the connection to offramp at {} broke: {e}", self.address())),
-        })?;
+        }
+    }
+
+    fn read<T: DeserializeOwned>(&self, answer: &Answer) -> Result<Option<T>, Failure> {
         match answer.status {
             status if status.is_success() => serde_json::from_slice(&answer.body).map(Some).map_err(|_| self.stranger()),
             StatusCode::NOT_FOUND => Ok(None),
@@ -96,8 +172,8 @@ impl Client {
                 "offramp at {} refuses the token; is admin.token_file of this configuration the one that it was started with?",
                 self.address()
             ))),
-            StatusCode::BAD_REQUEST => Err(Refused(self.detail(&answer)).into()),
-            _ => Err(Failure::Failed(self.detail(&answer))),
+            StatusCode::BAD_REQUEST => Err(Refused(self.detail(answer)).into()),
+            _ => Err(Failure::Failed(self.detail(answer))),
         }
     }
 
@@ -114,6 +190,11 @@ impl Client {
 
     async fn exchange(&self, method: Method, path: &str, body: Option<Bytes>, limit: Duration) -> Result<Answer, Trouble> {
         let request = self.request(method, path, body).map_err(|e| Trouble::Broken(e.to_string()))?;
+        let stream = self.connect().await?;
+        timeout(limit, send(stream, request)).await.map_err(|_| NoAnswer::Timeout)?.map_err(|e| Trouble::Broken(e.to_string()))
+    }
+
+    async fn connect(&self) -> Result<Box<dyn Stream>, NoAnswer> {
         let connected = timeout(TIMEOUT, async {
             Ok::<Box<dyn Stream>, std::io::Error>(match &self.listen {
                 Listen::Tcp(address) => Box::new(TcpStream::connect(address).await?),
@@ -122,23 +203,27 @@ impl Client {
                 Listen::Fd(_) => return Err(std::io::ErrorKind::Unsupported.into()),
             })
         });
-        let stream = connected.await.map_err(|_| NoAnswer::Timeout)?.map_err(NoAnswer::Connect)?;
-        timeout(limit, send(stream, request)).await.map_err(|_| NoAnswer::Timeout)?.map_err(|e| Trouble::Broken(e.to_string()))
+        connected.await.map_err(|_| NoAnswer::Timeout)?.map_err(NoAnswer::Connect)
     }
 
     fn request(&self, method: Method, path: &str, body: Option<Bytes>) -> http::Result<Request<Full<Bytes>>> {
-        let host = match &self.listen {
-            Listen::Tcp(address) => address.as_str(),
-            Listen::Unix(_) | Listen::Fd(_) => "localhost",
-        };
-        let mut request = Request::builder().method(method).uri(path).header(header::HOST, host);
-        if let Some(token) = &self.token {
-            request = request.header(header::AUTHORIZATION, format!("Bearer {}", token.0));
-        }
+        let mut request = self.head(method, path);
         if body.is_some() {
             request = request.header(header::CONTENT_TYPE, "application/json");
         }
         request.body(Full::new(body.unwrap_or_default()))
+    }
+
+    fn head(&self, method: Method, path: &str) -> http::request::Builder {
+        let host = match &self.listen {
+            Listen::Tcp(address) => address.as_str(),
+            Listen::Unix(_) | Listen::Fd(_) => "localhost",
+        };
+        let request = Request::builder().method(method).uri(path).header(header::HOST, host);
+        match &self.token {
+            Some(token) => request.header(header::AUTHORIZATION, format!("Bearer {}", token.0)),
+            None => request,
+        }
     }
 }
 
@@ -158,7 +243,11 @@ impl From<NoAnswer> for Trouble {
 trait Stream: AsyncRead + AsyncWrite + Send + Unpin {}
 impl<T: AsyncRead + AsyncWrite + Send + Unpin> Stream for T {}
 
-async fn send(stream: Box<dyn Stream>, request: Request<Full<Bytes>>) -> hyper::Result<Answer> {
+async fn send<B>(stream: Box<dyn Stream>, request: Request<B>) -> hyper::Result<Answer>
+where
+    B: Body<Data = Bytes> + Send + 'static,
+    B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
+{
     let (mut sender, connection) = http1::handshake(TokioIo::new(stream)).await?;
     let answer = async move {
         let response = sender.send_request(request).await?;

@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use crate::clock::parse_rfc3339;
+
 /// With thousands apart: `1,234,567`.
 pub(super) fn count(n: u64) -> String {
     let digits = n.to_string();
@@ -60,15 +62,9 @@ pub(super) fn plural(n: u64, one: &str) -> String {
     format!("{} {one}{}", count(n), if n == 1 { "" } else { "s" })
 }
 
-/// An RFC 3339 time in ms since the Unix epoch.
-pub(super) fn parse_time(text: &str) -> Option<u64> {
-    let time: jiff::Timestamp = text.parse().ok()?;
-    u64::try_from(time.as_millisecond()).ok()
-}
-
 /// How long ago a time was: `12.3 s ago`; the time itself where it can't be told.
 pub(super) fn ago(text: &str, now: u64) -> String {
-    match parse_time(text) {
+    match parse_rfc3339(text) {
         Some(then) => format!("{} ago", duration(Duration::from_millis(now.saturating_sub(then)))),
         None => line(text),
     }
@@ -122,7 +118,7 @@ mod tests {
     #[test]
     fn times_are_read_back() {
         let text = crate::clock::rfc3339(1_767_225_600_123);
-        assert_eq!(parse_time(&text), Some(1_767_225_600_123));
+        assert_eq!(parse_rfc3339(&text), Some(1_767_225_600_123));
         assert_eq!(ago(&text, 1_767_225_612_523), "12.4 s ago");
         assert_eq!(ago("soon", 0), "soon");
     }

@@ -26,7 +26,12 @@ impl Output {
 
     /// Writes and flushes.
     pub(super) fn write(&mut self, text: &str) -> Result<(), Failure> {
-        self.sink.write_all(text.as_bytes()).and_then(|()| self.sink.flush()).map_err(|e| match e.kind() {
+        self.bytes(text.as_bytes())
+    }
+
+    /// Writes what is no text for sure, and flushes.
+    pub(super) fn bytes(&mut self, bytes: &[u8]) -> Result<(), Failure> {
+        self.sink.write_all(bytes).and_then(|()| self.sink.flush()).map_err(|e| match e.kind() {
             io::ErrorKind::BrokenPipe => Failure::Closed,
             _ => Failure::Failed(format!("the output cannot be written: {e}")),
         })

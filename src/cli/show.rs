@@ -56,7 +56,7 @@ fn story(e: &Episode, sinks: &[SinkReport], now: u64, paint: Paint) -> String {
     }
     let _ = writeln!(out, "\n{}", paint.paint(Tone::Heading, "captured"));
     let _ = writeln!(out, "  {}  the request arrived", e.captured_at);
-    let took = human::parse_time(&e.completed_at).zip(human::parse_time(&e.captured_at));
+    let took = clock::parse_rfc3339(&e.completed_at).zip(clock::parse_rfc3339(&e.captured_at));
     let took = took.map_or_else(String::new, |(end, start)| {
         format!(", {} later", duration(Duration::from_millis(end.saturating_sub(start))))
     });
@@ -163,7 +163,7 @@ fn waits(s: &Standing, sink: Option<&SinkReport>, now: u64) -> String {
         let why = sink.reason.as_deref().map_or_else(String::new, |reason| format!(" ({})", human::line(reason)));
         return format!("the sink is {}{why}", sink.state);
     }
-    let due = s.next_attempt_at.as_deref().and_then(|at| Some((at, human::parse_time(at)?.checked_sub(now)?)));
+    let due = s.next_attempt_at.as_deref().and_then(|at| Some((at, clock::parse_rfc3339(at)?.checked_sub(now)?)));
     match due {
         Some((at, left)) => format!("attempt {} in {}, at {at}", s.attempts + 1, duration(Duration::from_millis(left))),
         None if s.attempts > 0 => format!("attempt {} is due, as soon as a worker is free", s.attempts + 1),

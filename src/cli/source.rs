@@ -3,16 +3,19 @@
 
 use std::time::Duration;
 
+use bytes::Bytes;
 use serde_json::{Value, json};
 use uuid::Uuid;
 
 use super::client::{Client, NoAnswer};
 use super::failure::Failure;
-use crate::admin::api::{Count, Episode, Listing, Page, ProxyStatus, Selection, Status};
+use crate::admin::api::{Count, Episode, Imported, Listing, Page, ProxyStatus, Selection, Status, state_name};
+use crate::admin::export::{Export, NDJSON};
+use crate::admin::import::{Intake, Sinks, Stopped};
 use crate::clock;
 use crate::config::{Config, SinkKind};
 use crate::drain::{PAUSED_BY_OPERATOR, SinkStatus};
-use crate::queue::{AppendError, Queue, QueueError};
+use crate::queue::{AppendError, Queue, QueueError, State};
 use crate::telemetry::metrics::Metrics;
 
 /// The one interface.
@@ -27,6 +30,7 @@ pub(super) enum Source {
 pub(super) struct Local {
     queue: Queue,
     sinks: Vec<SinkStatus>,
+    targets: Sinks,
     proxies: Vec<ProxyStatus>,
 }
 
@@ -40,10 +44,75 @@ pub(super) enum Fate {
 impl Source {
     /// Asks the admin address; where nobody answers, opens the queue.
     pub(super) async fn open(config: &Config) -> Result<Self, Failure> {
+        Self::open_at(config, |client, why| {
+            let path = &config.queue.path;
+            // Opening would make it: an empty queue that somebody only asked about.
+            if path.exists() {
+                return Ok(());
+            }
+            Err(Failure::Unreachable(format!(
+                "offramp does not answer at {} ({why}), and there is no queue at {} to read instead; start `offramp run`, or name its \
+                 configuration with --config",
+                client.address(),
+                path.display()
+            )))
+        })
+        .await
+    }
+
+    /// As [`open`](Self::open), for what fills a queue.
+    pub(super) async fn open_or_create(config: &Config) -> Result<Self, Failure> {
+        Self::open_at(config, |_, _| Ok(())).await
+    }
+
+    async fn open_at(config: &Config, may: impl FnOnce(&Client, &NoAnswer) -> Result<(), Failure>) -> Result<Self, Failure> {
         let client = Client::new(&config.admin);
         match client.probe().await? {
             Ok(()) => Ok(Self::Remote(client)),
-            Err(why) => Local::open(config, &client.address(), &why).map(|local| Self::Local(Box::new(local))),
+            Err(why) => {
+                may(&client, &why)?;
+                Local::open(config, &client.address(), &why).map(|local| Self::Local(Box::new(local)))
+            }
+        }
+    }
+
+    /// Everything, or what stands so at one of its sinks, as JSON Lines: `take` gets them in pieces of any size.
+    pub(super) async fn export(
+        &self,
+        state: Option<State>,
+        mut take: impl FnMut(&[u8]) -> Result<(), Failure>,
+    ) -> Result<(), Failure> {
+        match self {
+            Self::Remote(client) => {
+                let query = state.map_or_else(String::new, |state| format!("?state={}", state_name(state)));
+                found(client.download(&format!("/api/v1/export{query}"), take).await?)
+            }
+            Self::Local(local) => {
+                let mut export = Export::new(local.queue.clone(), state);
+                // Reads the disk on this thread: the command has nothing else to do meanwhile.
+                while let Some(lines) = export.read().map_err(|e| Failure::Failed(e.to_string()))? {
+                    take(&lines)?;
+                }
+                Ok(())
+            }
+        }
+    }
+
+    /// Takes in the JSON Lines that `next` gives, in pieces of any size, up to an empty one.
+    pub(super) async fn import(&self, mut next: impl AsyncFnMut() -> Result<Bytes, Failure>) -> Result<Imported, Failure> {
+        match self {
+            Self::Remote(client) => found(client.upload("/api/v1/import", NDJSON, next).await?),
+            Self::Local(local) => {
+                let mut intake = Intake::new(local.queue.clone(), local.targets.clone());
+                let stopped = |e: Stopped| Failure::Failed(e.to_string());
+                loop {
+                    let bytes = next().await?;
+                    if bytes.is_empty() {
+                        return intake.finish().await.map_err(stopped);
+                    }
+                    intake.feed(&bytes).await.map_err(stopped)?;
+                }
+            }
         }
     }
 
@@ -127,15 +196,6 @@ fn not_opened(e: &QueueError, address: &str, why: &NoAnswer) -> Failure {
 
 impl Local {
     fn open(config: &Config, address: &str, why: &NoAnswer) -> Result<Self, Failure> {
-        let path = &config.queue.path;
-        // Opening would make it: an empty queue that somebody only asked about.
-        if !path.exists() {
-            return Err(Failure::Unreachable(format!(
-                "offramp does not answer at {address} ({why}), and there is no queue at {} to read instead; start `offramp run`, or \
-                 name its configuration with --config",
-                path.display()
-            )));
-        }
         let queue = Queue::open(&config.queue, &config.sinks, &Metrics::new()).map_err(|e| not_opened(&e, address, why))?;
         let stats = queue.stats();
         let sinks = config
@@ -168,7 +228,8 @@ impl Local {
                 waiting: 0,
             })
             .collect();
-        Ok(Self { queue, sinks, proxies })
+        let targets = config.sinks.iter().filter_map(|sink| Some((sink.name.clone(), queue.sink_id(&sink.name)?, sink.order_by)));
+        Ok(Self { targets: targets.collect(), queue, sinks, proxies })
     }
 
     fn status(&self) -> Status {

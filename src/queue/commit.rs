@@ -10,10 +10,11 @@ use std::sync::{Arc, PoisonError};
 use std::time::{Duration, Instant};
 
 use super::engine::Engine;
+use super::import::Importing;
 use super::shared::{Op, Shared};
 use super::space::Space;
 use super::txn::{Txn, TxnError};
-use super::{AppendError, Appended, Claim, Claims, Deleted, Seq, SinkId, Stats, keys, recover};
+use super::{AppendError, Appended, Claim, Claims, Deleted, Imported, Seq, SinkId, Stats, keys, recover};
 use crate::config::Durability;
 use crate::telemetry::metrics::Metrics;
 
@@ -30,6 +31,7 @@ const PART: u32 = 2;
 /// What an operation came to, until its batch is committed.
 enum Outcome {
     Append(Result<Appended, AppendError>),
+    Imported(Imported),
     Noted(Result<(), AppendError>),
     Claims(Claims),
     Begun(Option<u32>),
@@ -263,6 +265,13 @@ impl Writer {
                         Ok(_) | Err(_) => Err(AppendError::Failed),
                     });
                 }
+                (Op::Import(new, reply), outcome) => {
+                    rung.extend(new.iter().flat_map(Importing::sinks));
+                    let _ = reply.send(match outcome {
+                        Ok(Outcome::Imported(imported)) => Ok(imported),
+                        _ => Err(AppendError::Failed),
+                    });
+                }
                 (Op::Note(_, reply), outcome) => drop(reply.send(match outcome {
                     Ok(Outcome::Noted(result)) => result,
                     Ok(_) | Err(_) => Err(AppendError::Failed),
@@ -338,6 +347,8 @@ fn step(engine: &mut Engine, shared: &Shared, disk_low: bool, txn: &mut Txn<'_>,
     Ok(match op {
         Op::Append(..) if disk_low => Outcome::Append(Err(AppendError::Full)),
         Op::Append(new, ..) => Outcome::Append(engine.append(txn, new, now)?),
+        Op::Import(..) if disk_low => Outcome::Imported(Imported { full: true, ..Imported::default() }),
+        Op::Import(new, _) => Outcome::Imported(engine.import(txn, new, now)?),
         Op::Note(..) if disk_low => Outcome::Noted(Err(AppendError::Full)),
         Op::Note(note, _) => Outcome::Noted(engine.note(txn, note, now)?),
         Op::Release(place) => {

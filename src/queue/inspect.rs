@@ -4,14 +4,17 @@ use uuid::Uuid;
 
 use super::engine::{Engine, read_record};
 use super::keys;
-use super::rows::{Ended, Record, Waiting};
+use super::rows::{Ended, Record, Sent, Time, Waiting};
 use super::shared::Shared;
 use super::txn::{Txn, TxnError};
-use super::{Attempt, Filter, Ledger, Page, Select, Seq, SinkId, SinkStats, Standing, State, Stats, View};
+use super::{Attempt, Filter, Lane, Ledger, Page, Select, Seq, SinkId, SinkStats, Standing, State, Stats, View};
 use crate::episode::Episode;
 
 /// Records that one call of [`page`] reads at most.
 const READS: usize = 2_000;
+
+/// Bytes of records after which a page ends.
+const BYTES: usize = 4 << 20;
 
 impl Stats {
     pub(super) fn of(engine: &Engine, disk_low: bool) -> Self {
@@ -47,12 +50,17 @@ pub fn place(txn: &Txn<'_>, id: Uuid) -> Result<Option<Seq>, TxnError> {
     txn.get(&keys::id(id))
 }
 
-/// One episode.
-pub fn view(shared: &Shared, txn: &Txn<'_>, names: &dyn Fn(SinkId) -> String, seq: Seq) -> Result<Option<View>, TxnError> {
-    let Some((record, _)) = read_record(txn, seq)? else { return Ok(None) };
+/// One episode, and the bytes of its record.
+pub fn view(
+    shared: &Shared,
+    txn: &Txn<'_>,
+    names: &dyn Fn(SinkId) -> String,
+    seq: Seq,
+) -> Result<Option<(View, usize)>, TxnError> {
+    let Some((record, size)) = read_record(txn, seq)? else { return Ok(None) };
     let episode: Episode = shared.seals.decode(&record.episode, &keys::id(record.id))?;
-    let sinks = record.lanes.iter().map(|&(sink, lane)| standing(shared, txn, names, &record, seq, sink, lane));
-    Ok(Some(View { seq, sinks: sinks.collect::<Result<_, _>>()?, episode }))
+    let sinks = record.lanes.iter().map(|&at| standing(shared, txn, names, &record, episode.time(), seq, at));
+    Ok(Some((View { seq, sinks: sinks.collect::<Result<_, _>>()?, episode }, size)))
 }
 
 fn standing(
@@ -60,9 +68,9 @@ fn standing(
     txn: &Txn<'_>,
     names: &dyn Fn(SinkId) -> String,
     record: &Record,
+    event: u64,
     seq: Seq,
-    sink: SinkId,
-    lane: super::Lane,
+    (sink, lane): (SinkId, Lane),
 ) -> Result<Standing, TxnError> {
     let prefix = keys::histories(seq, sink);
     let mut history: Vec<Attempt> = Vec::new();
@@ -81,18 +89,29 @@ fn standing(
         ended_at: None,
         reason: None,
         last_error,
+        since: record.captured_at,
+        time: Time::Event(event),
+        sent: Sent::No,
         history,
     };
-    if let Some(waiting) = txn.get::<Waiting>(&keys::waiting(sink, lane, seq))? {
-        at.attempts = waiting.attempts;
+    let was = |at: &mut Standing, was: &Waiting| {
+        (at.attempts, at.since, at.time, at.sent) = (was.attempts, was.since, was.time, was.sent);
+    };
+    let mut waiting = txn.get::<Waiting>(&keys::waiting(sink, lane, seq))?;
+    let ended = if waiting.is_some() { None } else { txn.get::<Ended>(&keys::ended(seq, sink))? };
+    if waiting.is_none() && ended.is_none() {
+        waiting = txn.get(&keys::waiting(sink, lane, seq))?; // put back in between
+    }
+    if let Some(waiting) = waiting {
+        was(&mut at, &waiting);
         if shared.is_in_flight(sink, seq) {
             at.state = State::InFlight;
         } else if waiting.not_before > record.captured_at && waiting.attempts > 0 {
             at.next_attempt_at = Some(waiting.not_before);
         }
-    } else if let Some(ended) = txn.get::<Ended>(&keys::ended(seq, sink))? {
+    } else if let Some(ended) = ended {
+        was(&mut at, &ended.was);
         at.state = ended.state;
-        at.attempts = ended.was.attempts;
         at.reason = ended.reason;
         at.ended_at = Some(ended.at);
         at.delivered_at = (ended.state == State::Delivered).then_some(ended.at);
@@ -103,7 +122,7 @@ fn standing(
     Ok(at)
 }
 
-/// A page of episodes, in the order of their places. Records that can't be read are passed over (the log tells).
+/// A page of episodes, in the order of their places.
 pub fn page(shared: &Shared, names: &dyn Fn(SinkId) -> String, filter: &Filter) -> Result<Page, TxnError> {
     let txn = Txn::new(&shared.store);
     let mut page = Page::default();
@@ -113,21 +132,28 @@ pub fn page(shared: &Shared, names: &dyn Fn(SinkId) -> String, filter: &Filter) 
         _ => None,
     };
     let mut dead = dead.map(Vec::into_iter);
+    let mut bytes = 0;
     for _ in 0..READS {
         let next = match &mut dead {
             Some(dead) => dead.next(),
             None => next_seq(&txn, after)?,
         };
         let Some(seq) = next else { return Ok(page) };
-        if page.episodes.len() == filter.limit {
+        if page.episodes.len() == filter.limit || bytes >= BYTES {
             break;
         }
         after = Some(seq);
         page.next = after;
         match view(shared, &txn, names, seq) {
-            Ok(Some(view)) if matches(&view, filter) => page.episodes.push(view),
+            Ok(Some((view, size))) if matches(&view, filter) => {
+                bytes += size;
+                page.episodes.push(view);
+            }
             Ok(_) => {}
-            Err(TxnError::Codec(error)) => tracing::error!(seq, %error, "a record can't be read"),
+            Err(TxnError::Codec(error)) => {
+                tracing::error!(seq, %error, "a record can't be read");
+                page.unreadable.push((seq, error.to_string()));
+            }
             Err(error) => return Err(error),
         }
     }
@@ -194,7 +220,7 @@ pub fn select(
             continue;
         }
         if select.session.is_some() || !select.ids.is_empty() {
-            let Some(view) = view(shared, &txn, names, seq)? else { continue };
+            let Some((view, _)) = view(shared, &txn, names, seq)? else { continue };
             let session = select.session.as_ref().is_none_or(|s| *s == view.episode.session);
             if !session || !(select.ids.is_empty() || select.ids.contains(&view.episode.id)) {
                 continue;

@@ -91,6 +91,15 @@ impl Time {
         ms
     }
 
+    /// As it is in another queue, where nobody knows what it was given after: for nothing, if the attempt reached nobody.
+    #[must_use]
+    pub fn elsewhere(self, sent: Sent) -> Self {
+        match self {
+            Self::Given(at) if sent == Sent::No => Self::Event(at),
+            other => other,
+        }
+    }
+
     /// The sink may have seen it.
     #[must_use]
     pub fn seen(self) -> Self {

@@ -13,10 +13,11 @@ use uuid::Uuid;
 use super::append::{Append, Places};
 use super::engine::Engine;
 use super::holds::Holds;
+use super::import::Importing;
 use super::notes::Writing;
 use super::seal::Seals;
 use super::store::Store;
-use super::{AppendError, Appended, Attempt, Claim, ClaimRequest, Claims, Deleted, Finish, Seq, SinkId, Stats};
+use super::{AppendError, Appended, Attempt, Claim, ClaimRequest, Claims, Deleted, Finish, Imported, Seq, SinkId, Stats};
 use crate::clock::Clock;
 
 /// Bytes of episodes and notes that may wait for the writer.
@@ -51,6 +52,7 @@ impl<T> Future for Answer<T> {
 /// What the writer is asked to do.
 pub enum Op {
     Append(Vec<Append>, Reply<Appended>, Instant),
+    Import(Vec<Importing>, Reply<Imported>),
     Note(Writing, Reply<()>),
     /// In its turn, so that no claim from before sees the release and not yet what was appended ahead of it.
     Release(Seq),
@@ -69,6 +71,7 @@ impl Op {
     pub fn len(&self) -> usize {
         match self {
             Self::Append(new, ..) => new.iter().map(Append::len).sum(),
+            Self::Import(new, _) => new.iter().map(Importing::len).sum(),
             Self::Note(note, _) => note.text.len(),
             _ => 0,
         }

@@ -1,5 +1,6 @@
 //! The queue as its users see it, on a store that can crash.
 
+mod carried;
 mod former;
 mod held;
 mod places;

@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
 use super::ledger::Ledger;
-use super::rows::Sent;
+use super::rows::{Sent, Time};
 use super::store::StoreError;
 use crate::episode::Episode;
 
@@ -158,6 +158,11 @@ pub enum QueueError {
     },
 }
 
+/// Why the queue could not be listed.
+#[derive(Debug, thiserror::Error)]
+#[error("the queue can't be read: {0}")]
+pub struct ReadError(pub(super) String);
+
 /// What a scheduler asks for.
 #[derive(Debug, Clone, Copy)]
 pub struct ClaimRequest {
@@ -295,8 +300,32 @@ pub struct Standing {
     pub reason: Option<String>,
     /// The last attempt's error.
     pub last_error: Option<String>,
+    /// What its age counts from (ms).
+    pub since: u64,
+    /// The time of the event at this sink.
+    pub time: Time,
+    /// What is known of the latest attempt.
+    pub sent: Sent,
     /// The attempts, oldest first (bounded: the first and the newest).
     pub history: Vec<Attempt>,
+}
+
+/// An episode from another queue.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Import {
+    /// The episode.
+    pub episode: Episode,
+    /// Where it stood there, at which of the sinks here, and its lane at each.
+    pub sinks: Vec<(SinkId, Lane, Standing)>,
+}
+
+/// What became of episodes from another queue.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Imported {
+    /// For each in turn whether it was taken; else its id was here already.
+    pub taken: Vec<bool>,
+    /// There was no room for the one behind these.
+    pub full: bool,
 }
 
 /// An episode with all that the queue knows about it.
@@ -330,8 +359,10 @@ pub struct Filter {
 pub struct Page {
     /// The episodes.
     pub episodes: Vec<View>,
+    /// Places whose record can't be read, and why.
+    pub unreadable: Vec<(Seq, String)>,
     /// Where the next page starts; none at the end. A page may be short, even empty, and still have one: each call reads a bounded
-    /// number of records.
+    /// number of records and bytes.
     pub next: Option<Seq>,
 }
 

@@ -211,6 +211,9 @@ pub(crate) mod tests {
                     ended_at: None,
                     reason: None,
                     last_error: Some("HTTP 500: boom".into()),
+                    since: 1_767_225_600_000,
+                    time: queue::Time::Sent(1_767_225_600_000),
+                    sent: queue::Sent::No,
                     history: vec![queue::Attempt {
                         at: 1_767_225_605_000,
                         attempt: 1,
@@ -229,6 +232,9 @@ pub(crate) mod tests {
                     ended_at: None,
                     reason: Some("rejected".into()),
                     last_error: Some("disk on fire".into()),
+                    since: 1_767_225_600_000,
+                    time: queue::Time::Sent(1_767_225_600_000),
+                    sent: queue::Sent::No,
                     history: vec![queue::Attempt {
                         at: 1_767_225_602_000,
                         attempt: 1,
@@ -282,9 +288,9 @@ pub(crate) mod tests {
 
     #[test]
     fn the_end_of_a_listing_is_a_null_cursor() {
-        let last = Page::from(queue::Page { episodes: vec![], next: None });
+        let last = Page::from(queue::Page::default());
         assert_eq!(serde_json::to_value(&last).unwrap(), json!({"episodes": [], "next_cursor": null}));
-        let more = Page::from(queue::Page { episodes: vec![], next: Some(18) });
+        let more = Page::from(queue::Page { next: Some(18), ..queue::Page::default() });
         assert_eq!(serde_json::to_value(&more).unwrap(), json!({"episodes": [], "next_cursor": "18"}));
     }
 }
