@@ -2,7 +2,7 @@
 
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use tokio::sync::watch;
 use tokio::task::JoinSet;
@@ -17,6 +17,9 @@ use crate::sink::{self, SetupError};
 use crate::systemd;
 use crate::telemetry::metrics::Metrics;
 use crate::tls::{self, TlsError};
+
+/// What attempts in flight and the queue's last commit get at least to end, however long the requests took.
+const CLOSE: Duration = Duration::from_secs(5);
 
 /// A running offramp: queue, drain, admin and proxies.
 pub struct Offramp {
@@ -34,6 +37,7 @@ pub struct Offramp {
     stop_admin: watch::Sender<bool>,
     proxy_tasks: JoinSet<()>,
     admin_task: JoinSet<()>,
+    drain_timeout: Duration,
     certificates: Vec<Certificates>,
 }
 
@@ -97,6 +101,7 @@ impl Offramp {
         let (stop_proxies, stop_admin) = (watch::Sender::new(false), watch::Sender::new(false));
         let ids: Vec<_> =
             config.sinks.iter().filter_map(|sink| Some((sink.name.clone(), queue.sink_id(&sink.name)?, sink.order_by))).collect();
+        let drain_timeout = config.proxies.iter().map(|proxy| proxy.drain_timeout).max().unwrap_or_default();
         let (mut proxies, mut facts, mut proxy_tasks) = (Vec::new(), Vec::new(), JoinSet::new());
         for ((proxy, listener), certificates) in config.proxies.into_iter().zip(listeners).zip(&certificates) {
             let address = listener.local_addr();
@@ -134,7 +139,19 @@ impl Offramp {
             }
         });
         systemd::ready("serving");
-        Ok(Self { queue, drain, metrics, proxies, admin, stop_proxies, stop_admin, proxy_tasks, admin_task, certificates })
+        Ok(Self {
+            queue,
+            drain,
+            metrics,
+            proxies,
+            admin,
+            stop_proxies,
+            stop_admin,
+            proxy_tasks,
+            admin_task,
+            drain_timeout,
+            certificates,
+        })
     }
 
     /// Reads every certificate again, for the connections to come, and logs how that went. One that can't be used leaves what was.
@@ -147,18 +164,30 @@ impl Offramp {
     }
 
     /// Stops in order: accept nothing new, finish what is in flight (up to each proxy's `drain_timeout`), give attempts in flight a
-    /// moment, commit, close the queue. The admin API answers until then.
-    pub async fn shutdown(mut self) {
+    /// moment, commit, close the queue. The admin API answers until then. A disk that hangs is not waited for: false, and the queue is
+    /// not closed.
+    pub async fn shutdown(mut self) -> bool {
+        let told = Instant::now();
         systemd::stopping();
         self.stop_proxies.send_replace(true);
         while self.proxy_tasks.join_next().await.is_some() {}
+        let left = self.drain_timeout.saturating_sub(told.elapsed()).max(CLOSE);
+        let closed = tokio::time::timeout(left, self.close()).await.is_ok();
+        if !closed {
+            tracing::error!(waited = ?told.elapsed(), "the queue's disk does not answer: the queue is left as it is");
+            return false; // the admin API may be waiting for that disk too
+        }
+        self.stop_admin.send_replace(true);
+        while self.admin_task.join_next().await.is_some() {}
+        true
+    }
+
+    async fn close(&self) {
         self.drain.stop().await;
         let queue = self.queue.clone();
         if tokio::task::spawn_blocking(move || queue.close()).await.is_err() {
             tracing::error!("closing the queue panicked; what was acknowledged is safe");
         }
-        self.stop_admin.send_replace(true);
-        while self.admin_task.join_next().await.is_some() {}
     }
 }
 

@@ -55,7 +55,11 @@ async fn until_told(config: Config) -> Result<(), Failure> {
     tracing::info!(signal = first, "stopping: what is in flight is finished and committed; a second signal forces");
     let too_late = async || tracing::warn!("SIGHUP changes nothing any more: offramp is stopping");
     tokio::select! {
-        () = offramp.shutdown() => {
+        closed = offramp.shutdown() => {
+            if !closed {
+                let sentence = "stopped without the queue, whose disk does not answer; what was committed is safe, and is resumed at the next start";
+                return Err(Failure::Failed(sentence.to_owned()));
+            }
             tracing::info!("stopped");
             Ok(())
         }
