@@ -1,5 +1,10 @@
-//! A queue without room, without a directory, or with an owner.
+//! A queue without room, on a disk without room, without a directory, or with an owner.
+//!
+//! The disk is a small one in memory, in a mount namespace. Where the system doesn't let the tests have one, the tests of a full disk say so
+//! and do nothing; `OFFRAMP_VOLUMES=1` makes that a failure.
 
+use std::fs::File;
+use std::process::Stdio;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
@@ -8,9 +13,10 @@ use axum::{Json, Router};
 use offramp::demo::graph::faults::{Call, Fault, Times};
 use serde_json::json;
 
-use crate::support::http;
-use crate::support::offramp::{configure, run};
-use crate::support::world::{LIMIT, World, exchange};
+use crate::support::offramp::{Offramp, command, configure, run};
+use crate::support::volume::Volume;
+use crate::support::world::{LIMIT, Settings, World, exchange};
+use crate::support::{http, number, wait_until};
 
 /// A graph service that takes everything and never answers.
 fn hanging() -> World {
@@ -104,4 +110,128 @@ fn inv8_a_queue_has_one_owner_and_the_second_process_says_who_that_is() {
     // The first one has noticed nothing.
     assert_eq!(exchange(&offramp, "s", "hi").status, 200);
     assert_eq!(offramp.status()["ledger"]["captured"], 1);
+}
+
+/// What the disk of these tests holds (MiB): some generations of the small queues here, and what the queue puts by.
+const DISK: u64 = 128;
+
+/// A small disk at `disk` in the test's directory, if there can be one.
+fn disk(world: &World) -> Option<Volume> {
+    match Volume::tmpfs(&world.dir().join("disk"), DISK) {
+        Ok(volume) => Some(volume),
+        Err(sentence) if number("OFFRAMP_VOLUMES").is_some() => panic!("{sentence}"),
+        Err(sentence) => {
+            eprintln!("not done: {sentence}");
+            None
+        }
+    }
+}
+
+fn start(world: &World, disk: &Volume, settings: &Settings) -> Offramp {
+    world.start_as(settings, |command| disk.enter(&command))
+}
+
+/// Tries to start it, and kills it: the log, if it ended by itself.
+fn says_why_not(world: &World, disk: &Volume, settings: &Settings) -> Option<String> {
+    configure(world.dir(), &settings.text());
+    let log = world.dir().join("start.log");
+    let mut command = disk.enter(command(world.dir()).arg("run"));
+    let mut child = command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(File::create(&log).unwrap()).spawn().unwrap();
+    let said = || std::fs::read_to_string(&log).unwrap();
+    let mut ended = None;
+    let known = wait_until(LIMIT, || {
+        ended = child.try_wait().unwrap();
+        ended.is_some() || said().matches("listening").count() == 2
+    });
+    assert!(known, "it neither started nor ended: {}", said());
+    child.kill().unwrap();
+    child.wait().unwrap();
+    ended.map(|status| {
+        assert_eq!(status.code(), Some(1), "{}", said());
+        said()
+    })
+}
+
+fn captured(offramp: &Offramp, outcome: &str) -> f64 {
+    offramp.metric("offramp_capture_total", &[("outcome", outcome)]).unwrap_or(0.0)
+}
+
+#[test]
+fn inv3_inv8_inv9_requests_pass_a_full_disk_and_capture_goes_on_once_there_is_room() {
+    let world = World::new();
+    let Some(disk) = disk(&world) else { return };
+    let settings = world.settings().set("queue.path", "'disk/queue'").set("queue.min_free_disk", "'1MiB'");
+    let mut offramp = start(&world, &disk, &settings);
+    world.stop_graph();
+    let before = world.load(&offramp, "before", 100, 10);
+    assert_eq!(offramp.status()["ledger"]["captured"], 100);
+
+    disk.fill(0);
+    let refused = |offramp: &Offramp| captured(offramp, "queue_full") + captured(offramp, "failed");
+    assert!(wait_until(LIMIT, || {
+        assert_eq!(exchange(&offramp, "first", "hi").status, 200);
+        refused(&offramp) > 0.0
+    }));
+    let meanwhile = world.load(&offramp, "meanwhile", 300, 30);
+    assert_eq!(meanwhile.failed(), 0, "{:?}", meanwhile.errors);
+    let status = offramp.status();
+    assert_ne!(status["queue"]["state"], "ok", "{status:#}");
+    assert_eq!(status["ledger"]["gap"], 0, "{status:#}");
+    assert_eq!(offramp.ask("GET", "/readyz", None).status, 503);
+
+    disk.empty();
+    assert!(wait_until(LIMIT, || {
+        let before = captured(&offramp, "queued");
+        assert_eq!(exchange(&offramp, "last", "hi").status, 200);
+        captured(&offramp, "queued") > before
+    }));
+    let after = world.load(&offramp, "after", 100, 10);
+    world.resume_graph();
+    let status = offramp.wait_for_status("drained", LIMIT, |status| status["ledger"]["pending"] == 0);
+    assert_eq!(status["ledger"]["gap"], 0, "{status:#}");
+    assert_eq!(status["ledger"]["captured"].as_f64(), Some(captured(&offramp, "queued")), "{status:#}");
+    assert_eq!(status["ledger"]["delivered"], status["ledger"]["captured"], "{status:#}");
+    world.assert_stored(&[&before, &after]);
+    world.assert_sent_once();
+    assert!(offramp.stop().success());
+}
+
+#[test]
+fn inv8_inv9_the_drain_goes_on_while_the_disk_is_low() {
+    let world = World::new();
+    let Some(disk) = disk(&world) else { return };
+    let settings = world.settings().set("queue.path", "'disk/queue'").set("queue.min_free_disk", "'32MiB'");
+    let mut offramp = start(&world, &disk, &settings);
+    world.stop_graph();
+    let before = world.load(&offramp, "before", 200, 20);
+    disk.fill(16 << 20);
+    offramp.wait_for_status("the queue is full", LIMIT, |status| status["queue"]["state"] == "full");
+    world.resume_graph();
+    let meanwhile = world.load(&offramp, "meanwhile", 100, 10);
+    assert_eq!(meanwhile.failed(), 0, "{:?}", meanwhile.errors);
+    let status = offramp.wait_for_status("drained", LIMIT, |status| status["ledger"]["pending"] == 0);
+    assert_eq!(status["queue"]["state"], "full");
+    world.assert_graph_holds(&before.conversations, &status);
+    world.assert_sent_once();
+}
+
+#[test]
+fn on_a_full_disk_it_starts_or_says_why_not() {
+    let world = World::new();
+    let Some(disk) = disk(&world) else { return };
+    let settings = world.settings().set("queue.path", "'disk/queue'").set("queue.min_free_disk", "'1MiB'");
+    world.stop_graph();
+    for what in ["a new queue", "a queue with episodes"] {
+        disk.fill(0);
+        let log = says_why_not(&world, &disk, &settings);
+        assert!(log.as_ref().is_none_or(|log| log.contains("disk/queue") && !log.contains("panicked")), "{what}: {log:?}");
+        disk.empty();
+        let offramp = start(&world, &disk, &settings);
+        assert_eq!(offramp.status()["ledger"]["gap"], 0, "{what}");
+        world.load(&offramp, "before", 100, 10);
+        offramp.kill();
+    }
+    world.resume_graph();
+    let mut offramp = start(&world, &disk, &settings);
+    offramp.wait_for_delivery(200, LIMIT);
 }

@@ -52,20 +52,23 @@ impl Offramp {
     /// Starts it in `dir` with this configuration, which must listen on TCP and log JSON to standard error, and waits until each
     /// listener is up. A second start with the same `queue.path` is a restart.
     pub fn start(dir: &Path, config: &str) -> Self {
-        Self::start_command(dir, config, command(dir))
+        Self::start_as(dir, config, |command| command)
     }
 
     /// The same on one thread: nothing depends on which thread was free.
     pub fn start_on_one_thread(dir: &Path, config: &str) -> Self {
-        let mut command = command(dir);
-        command.env("TOKIO_WORKER_THREADS", "1");
-        Self::start_command(dir, config, command)
+        Self::start_as(dir, config, |mut command| {
+            command.env("TOKIO_WORKER_THREADS", "1");
+            command
+        })
     }
 
-    fn start_command(dir: &Path, config: &str, mut command: Command) -> Self {
+    /// The same in surroundings that `change` makes.
+    pub fn start_as(dir: &Path, config: &str, change: impl FnOnce(Command) -> Command) -> Self {
         configure(dir, config);
+        let mut command = command(dir);
         command.arg("run");
-        let mut process = Process::start("offramp", command, Reports::Stderr, dir);
+        let mut process = Process::start("offramp", change(command), Reports::Stderr, dir);
         let expected = 1 + config.lines().filter(|line| line.trim() == "[[proxy]]").count();
         let mut listeners = HashMap::new();
         process.wait_for("where all its listeners are", |line| {

@@ -5,15 +5,18 @@ use std::collections::{BTreeMap, HashSet};
 use std::fmt::Write;
 use std::net::{SocketAddr, TcpListener};
 use std::path::Path;
+use std::process::Command;
 use std::sync::Arc;
 use std::time::Duration;
 
 use axum::Router;
+use offramp::config;
 use offramp::demo::agent::{self, Agent};
 use offramp::demo::graph::{self, Graph, Stored};
-use offramp::demo::load::{Conversation, Load, Outcome, Progress};
+use offramp::demo::load::{Conversation, Load, Mark, Outcome, Progress};
 use offramp::demo::proof::{self, Found};
-use offramp::queue::Ledger;
+use offramp::queue::{Ledger, Queue};
+use offramp::telemetry::metrics::Metrics;
 use serde_json::{Value, json};
 use tempfile::TempDir;
 use tokio::runtime::{self, Runtime};
@@ -121,6 +124,11 @@ impl World {
         Offramp::start(self.dir(), &settings.text())
     }
 
+    /// The same in surroundings that `change` makes.
+    pub fn start_as(&self, settings: &Settings, change: impl FnOnce(Command) -> Command) -> Offramp {
+        Offramp::start_as(self.dir(), &settings.text(), change)
+    }
+
     /// So many requests, each session's one after the other, all sessions at the same time; waits for their end.
     pub fn load(&self, offramp: &Offramp, prefix: &'static str, requests: u64, sessions: usize) -> Outcome {
         self.runtime.block_on(load(offramp, prefix, requests, sessions).run(&Arc::default()))
@@ -170,6 +178,43 @@ impl World {
         let names: HashSet<_> = self.graph.stored().into_iter().map(|stored| stored.name).collect();
         assert_eq!(names.len() as u64, ledger.delivered, "the graph has what was delivered, and nothing twice");
     }
+
+    /// Of these loads no request failed, and all that was answered is in the graph.
+    pub fn assert_stored(&self, outcomes: &[&Outcome]) {
+        let marks = self.graph.stored().into_iter().filter_map(|stored| Mark::find(&stored.content));
+        let there: HashSet<_> = marks.map(|mark| (mark.session, mark.number)).collect();
+        for outcome in outcomes {
+            assert_eq!(outcome.failed(), 0, "{:?}", outcome.errors);
+            let answered = outcome.conversations.iter().flat_map(|c| c.answered.iter().map(|number| (c.name.clone(), *number)));
+            let lost: Vec<_> = answered.filter(|mark| !there.contains(mark)).collect();
+            assert!(lost.is_empty(), "answered, and not in the graph: {lost:?}");
+        }
+    }
+
+    /// No message was sent twice: what was in doubt was looked up.
+    pub fn assert_sent_once(&self) {
+        let mut names = HashSet::new();
+        let twice: Vec<_> =
+            self.graph.posted().into_iter().map(|posted| posted.message.name).filter(|n| !names.insert(n.clone())).collect();
+        assert!(twice.is_empty(), "sent more than once: {twice:?}");
+    }
+}
+
+/// What the check of a queue that nobody uses finds.
+pub fn faults(path: &Path) -> Vec<String> {
+    let config = config::Queue {
+        path: path.to_owned(),
+        durability: config::Durability::Sync,
+        commit_wait: Duration::from_secs(1),
+        max_episodes: 1_000_000,
+        max_bytes: 1 << 30,
+        min_free_disk: 0,
+        on_full: config::OnFull::Pass,
+        keep_delivered: Duration::from_secs(3600),
+        keep_dead: Duration::from_secs(3600),
+        encryption_keys: Vec::new(),
+    };
+    Queue::open(&config, &[], &Metrics::new()).unwrap().check()
 }
 
 /// One exchange with the agent through offramp, on a connection of its own.
