@@ -262,7 +262,7 @@ fn inv2_inv4_inv5_inv8_what_was_answered_outlives_lost_power_of_a_real_disk() {
     let mut offramp = start();
     for cut in 1..=cuts {
         let load = Load::start(&world, &offramp, cut, || 0);
-        let moment = rng.usize(CLIENTS..1000);
+        let moment = rng.usize(CLIENTS..400);
         load.wait_for(moment, &offramp);
         let cut_at = SystemTime::now();
         volume.cut();
