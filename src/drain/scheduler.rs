@@ -35,7 +35,13 @@ pub async fn run(runner: Arc<Runner>, mut stop: watch::Receiver<bool>) {
         let runner = scheduler.runner.clone();
         tokio::select! {
             changed = stop.changed() => if changed.is_err() { break }, // the drain itself is gone
-            Some(ended) = scheduler.tasks.join_next_with_id() => scheduler.ended(ended),
+            Some(ended) = scheduler.tasks.join_next_with_id() => {
+                scheduler.ended(ended);
+                // All that have: the next claim is a commit, and one for each of them would make the disk the pace of the drain.
+                while let Some(ended) = scheduler.tasks.try_join_next_with_id() {
+                    scheduler.ended(ended);
+                }
+            }
             () = runner.queue.rung(runner.id), if scheduler.is_hungry() => {}
             () = runner.changed.notified() => {}
             () = sleep_until(wake) => {}
