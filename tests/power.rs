@@ -285,7 +285,8 @@ fn inv2_inv4_inv5_inv8_what_was_answered_outlives_lost_power_of_a_real_disk() {
         let lost = missing(answers.iter(), &there);
         assert!(lost.is_empty(), "cut {cut}: of {} messages these are lost: {lost:?}", there.len());
     }
-    let status = offramp.wait_for_status("drained", LIMIT, |status| status["ledger"]["pending"] == 0);
+    let status =
+        offramp.wait_for_status("drained", LIMIT + Duration::from_secs(10 * cuts), |status| status["ledger"]["pending"] == 0);
     world.assert_graph_holds(&conversations, &status);
     world.assert_sent_once();
 }
