@@ -33,7 +33,7 @@ mod types;
 
 use std::fs::File;
 use std::future::Future;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError, mpsc};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
@@ -80,8 +80,8 @@ struct Inner {
 
 /// Who commits.
 enum WriterSide {
-    /// A thread.
-    Thread(Option<JoinHandle<()>>),
+    /// A thread, and what tells that it has ended.
+    Thread(Option<(JoinHandle<()>, mpsc::Receiver<()>)>),
     #[cfg(test)]
     /// Whoever submits, on the spot: for simulations under tokio's paused clock, which runs ahead while it waits for a thread.
     Inline(Box<Writer>),
@@ -101,7 +101,11 @@ impl Inner {
             #[cfg(test)]
             WriterSide::Inline(_) => None,
         };
-        if thread.is_some_and(|thread| thread.join().is_err()) {
+        let Some((thread, end)) = thread else { return };
+        // A call that hangs, and one more.
+        if end.recv_timeout(2 * self.shared.store.limit()) == Err(mpsc::RecvTimeoutError::Timeout) {
+            tracing::error!("the disk does not answer: the queue is left as it is; what was acknowledged is safe");
+        } else if thread.join().is_err() {
             tracing::error!("the queue's writer panicked");
         }
     }
@@ -117,35 +121,44 @@ impl Queue {
     fn open_for(config: &config::Queue, names: &[String], metrics: &Metrics) -> Result<Self, QueueError> {
         let path = &config.path;
         let lock = recover::lock(path)?;
-        let store = Store::open(path).map_err(|source| match source {
-            StoreError::Locked => QueueError::Locked { path: path.clone(), pid: "unknown".into() },
-            source => QueueError::Store { path: path.clone(), source },
-        })?;
-        // Delays must not follow the system's clock when that is set: see the claim.
-        let clock = Clock::steady_from(clock::now_ms());
-        let writer = prepare(config, Arc::new(store), names, clock, metrics).map_err(|e| match e {
-            TxnError::Store(source) => QueueError::Store { path: path.clone(), source },
-            TxnError::Codec(CodecError::Key(key)) => QueueError::Key { path: path.clone(), key: key.to_string() },
-            TxnError::Codec(e) => QueueError::Unreadable { path: path.clone(), message: e.to_string() },
-        })?;
+        let writer = match prepare_in(config, names, metrics) {
+            Err(error) if error.is_no_room() => {
+                // What was put aside for this: enough to open the store, and to drain what waits.
+                let given_back = Store::lighten(path).unwrap_or(false);
+                tracing::error!(path = %path.display(), given_back, "the disk is full");
+                let again = if given_back { prepare_in(config, names, metrics) } else { Err(error) };
+                again.map_err(|error| if error.is_no_room() { QueueError::no_room(path) } else { error })
+            }
+            prepared => prepared,
+        }?;
+        Self::start(writer, config.commit_wait, Some(lock)).map_err(|source| QueueError::Directory { path: path.clone(), source })
+    }
+
+    fn start(writer: Writer, commit_wait: Duration, lock: Option<File>) -> std::io::Result<Self> {
         let shared = writer.shared.clone();
-        let thread = std::thread::Builder::new()
-            .name("queue-writer".into())
-            .spawn(move || writer.run())
-            .map_err(|source| QueueError::Directory { path: path.clone(), source })?;
-        let writer = Mutex::new(WriterSide::Thread(Some(thread)));
-        Ok(Self { inner: Arc::new(Inner { shared, writer, commit_wait: config.commit_wait, _lock: Some(lock) }) })
+        let (ended, end) = mpsc::channel();
+        let thread = std::thread::Builder::new().name("queue-writer".into()).spawn(move || {
+            let _ended = ended; // tells when the writer is gone
+            writer.run();
+        })?;
+        let writer = Mutex::new(WriterSide::Thread(Some((thread, end))));
+        Ok(Self { inner: Arc::new(Inner { shared, writer, commit_wait, _lock: lock }) })
     }
 
     /// A queue without a writer thread: each operation is committed by whoever submits it.
     #[cfg(test)]
     pub(crate) fn inline(disk: Arc<model::Model>, config: &config::Queue, names: &[&str], clock: Clock) -> Self {
-        let names: Vec<String> = names.iter().map(|n| (*n).to_owned()).collect();
         let store = Store::on(disk).expect("a readable store");
-        let writer = prepare(config, Arc::new(store), &names, clock, &Metrics::new()).expect("a readable store");
+        Self::inline_on(store, config, names, clock).expect("a readable store")
+    }
+
+    #[cfg(test)]
+    fn inline_on(store: Store, config: &config::Queue, names: &[&str], clock: Clock) -> Result<Self, TxnError> {
+        let names: Vec<String> = names.iter().map(|n| (*n).to_owned()).collect();
+        let writer = prepare(config, Arc::new(store), &names, clock, &Metrics::new())?;
         let shared = writer.shared.clone();
         let writer = Mutex::new(WriterSide::Inline(Box::new(writer)));
-        Self { inner: Arc::new(Inner { shared, writer, commit_wait: config.commit_wait, _lock: None }) }
+        Ok(Self { inner: Arc::new(Inner { shared, writer, commit_wait: config.commit_wait, _lock: None }) })
     }
 
     /// Takes nothing more, commits what it has, and returns when all of it is on stable storage. Blocks for the disk.
@@ -246,6 +259,22 @@ impl Queue {
     }
 }
 
+/// The writer of the queue in its directory.
+fn prepare_in(config: &config::Queue, names: &[String], metrics: &Metrics) -> Result<Writer, QueueError> {
+    let path = &config.path;
+    let store = Store::open(path).map_err(|source| match source {
+        StoreError::Locked => QueueError::Locked { path: path.clone(), pid: "unknown".into() },
+        source => QueueError::Store { path: path.clone(), source },
+    })?;
+    // Delays must not follow the system's clock when that is set: see the claim.
+    let clock = Clock::steady_from(clock::now_ms());
+    prepare(config, Arc::new(store), names, clock, metrics).map_err(|e| match e {
+        TxnError::Store(source) => QueueError::Store { path: path.clone(), source },
+        TxnError::Codec(CodecError::Key(key)) => QueueError::Key { path: path.clone(), key: key.to_string() },
+        TxnError::Codec(e) => QueueError::Unreadable { path: path.clone(), message: e.to_string() },
+    })
+}
+
 fn prepare(
     config: &config::Queue,
     store: Arc<Store>,
@@ -265,7 +294,7 @@ fn prepare(
     recover::name_sinks(&mut engine, names)?;
     let sinks = engine.sinks.iter().map(|(id, sink)| (*id, sink.name.clone())).collect();
     let shared = Arc::new(Shared::new(&engine, sinks, clock));
-    let space = Space::new(config.path.clone(), config.min_free_disk);
+    let space = Space::new(engine.store.clone(), config.path.clone(), config.min_free_disk, config.max_bytes);
     Ok(Writer::new(shared, engine, config.durability, space, metrics.clone()))
 }
 
@@ -299,15 +328,18 @@ impl Queue {
         }
     }
 
-    /// The episode of a claim; none if it can't be read. Reads the disk: call it off the async threads.
-    pub fn read(&self, seq: Seq) -> Option<Episode> {
+    /// The episode of a claim; none if it can't be read, an error if the disk can't. Reads the disk: call it off the async threads.
+    pub fn read(&self, seq: Seq) -> Result<Option<Episode>, AppendError> {
         let Shared { store, seals, .. } = &*self.inner.shared;
         let txn = Txn::new(store);
         let open = |record: rows::Record| seals.decode(&record.episode, &keys::id(record.id));
         let read = || Ok::<_, TxnError>(engine::read_record(&txn, seq)?.map(|(record, _)| open(record)).transpose()?);
-        read().unwrap_or_else(|error| {
+        read().or_else(|error| {
             tracing::error!(seq, %error, "an episode can't be read");
-            None
+            match error {
+                TxnError::Codec(_) | TxnError::Store(StoreError::Damaged(_)) => Ok(None),
+                TxnError::Store(_) => Err(AppendError::Failed),
+            }
         })
     }
 

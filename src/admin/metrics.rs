@@ -46,6 +46,7 @@ fn set_gauges(metrics: &Metrics, stats: &Stats, now: u64) {
         metrics.queue_oldest_pending.with_label_values(&[name]).set(age_seconds(sink.oldest_pending, now));
     }
     metrics.queue_bytes.set(signed(stats.bytes));
+    metrics.queue_disk_bytes.set(signed(stats.disk_bytes));
     metrics.ledger_gap.set(stats.ledger.gap());
 }
 
@@ -90,6 +91,7 @@ mod tests {
             "offramp_queue_oldest_pending_seconds{sink=\"graphiti\"} 42.5",
             "offramp_queue_oldest_pending_seconds{sink=\"log\"} 0",
             "offramp_queue_bytes 20480",
+            "offramp_queue_disk_bytes 65536",
             "offramp_ledger_gap 0",
         ] {
             assert!(text.lines().any(|l| l == line), "{line} is missing in\n{text}");

@@ -61,6 +61,7 @@ fn render(status: &Status, paint: Paint) -> String {
         Column::Right("DEAD"),
         Column::Right("KEPT"),
         Column::Right("SIZE"),
+        Column::Right("ON DISK"),
         Column::Right("OLDEST"),
     ]);
     let q = &status.queue;
@@ -73,6 +74,7 @@ fn render(status: &Status, paint: Paint) -> String {
             count(q.dead),
             count(q.delivered_kept),
             size(q.bytes),
+            size(q.disk_bytes),
             oldest(q.pending, q.oldest_pending_seconds),
         ],
     );

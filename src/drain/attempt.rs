@@ -17,11 +17,14 @@ use super::backoff;
 use super::progress::{Case, Verdict};
 use super::runner::Runner;
 use crate::clock::{self, as_ms};
-use crate::queue::{Attempt, Claim, Finish, Sent};
+use crate::queue::{AppendError, Attempt, Claim, Finish, Sent};
 use crate::sink::{Cause, Delivery, Follow, Presence, Receipt, SinkError};
 
 /// Look-ups that may fail in a row before the attempt is given up for now.
 const FAILED_LOOKS: u32 = 3;
+
+/// How long the disk may take to hand out a record; after that, and after an error, it is left alone for as long.
+const READ: Duration = Duration::from_secs(5);
 
 /// What an attempt is for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -48,6 +51,8 @@ enum Ending {
     Absent { sent: Sent },
     /// The record can't be read.
     Unreadable,
+    /// The disk can't be read, for now.
+    Unread,
     /// Deleted meanwhile, or the queue takes no more writes: the claim is all there is to give back.
     Gone,
 }
@@ -66,11 +71,14 @@ struct Work {
 pub async fn run(runner: Arc<Runner>, claim: Claim, purpose: Purpose) {
     let began = Instant::now();
     let (queue, seq) = (runner.queue.clone(), claim.seq);
-    let episode = tokio::task::spawn_blocking(move || queue.read(seq)).await.ok().flatten();
-    let captured_at = episode.as_ref().map(|e| e.captured_at);
+    // A disk that does not answer must not cost a worker.
+    let read = tokio::time::timeout(READ, tokio::task::spawn_blocking(move || queue.read(seq))).await;
+    let episode = read.unwrap_or(Ok(Err(AppendError::Failed))).unwrap_or(Ok(None)); // one that makes it panic can't be read
+    let captured_at = episode.as_ref().ok().and_then(|e| Some(e.as_ref()?.captured_at));
     let (ending, attempts) = match episode {
-        None => (Ending::Unreadable, claim.attempts),
-        Some(episode) => {
+        Err(_) => (Ending::Unread, claim.attempts),
+        Ok(None) => (Ending::Unreadable, claim.attempts),
+        Ok(Some(episode)) => {
             let delivery = Delivery { episode: Arc::new(episode), at: claim.at };
             let attempts = claim.attempts;
             let mut work = Work { runner: runner.clone(), claim, delivery, purpose, attempts, trial: None };
@@ -215,6 +223,10 @@ async fn record(runner: &Runner, claim: Claim, attempts: u32, captured_at: Optio
         Ending::Unreadable => ("dead", Finish::Dead { reason: "unreadable" }, None),
         Ending::Absent { sent } => {
             runner.queue.finish(claim, Finish::Hold { sent }, None);
+            return;
+        }
+        Ending::Unread => {
+            runner.queue.finish(claim, Finish::Retry { delay: as_ms(READ), sent: claim.sent }, None);
             return;
         }
         Ending::Gone => {

@@ -13,6 +13,7 @@ use super::engine::Engine;
 use super::import::Importing;
 use super::shared::{Op, Shared};
 use super::space::Space;
+use super::store::StoreError;
 use super::txn::{Txn, TxnError};
 use super::{AppendError, Appended, Claim, Claims, Deleted, Imported, Seq, SinkId, Stats, keys, recover};
 use crate::config::Durability;
@@ -76,17 +77,17 @@ impl Writer {
 
     /// Runs until the queue is closed; everything taken by then is committed.
     pub fn run(mut self) {
-        let mut more = false;
         let tick = match self.durability {
             Durability::Sync => TICK,
             Durability::Interval(interval) => interval.min(TICK),
         };
-        while let Some(ops) = self.shared.take(if more { Duration::ZERO } else { tick }, self.gather) {
+        let mut rest = tick;
+        while let Some(ops) = self.shared.take(rest, self.gather) {
             let (waited, began) = (ops.iter().filter(|op| op.len() > 0).count(), Instant::now());
             self.commit(ops);
             self.gather = gathering(waited, began.elapsed());
-            if more || self.tidied.elapsed() >= TICK {
-                more = self.tidy();
+            if rest < tick || self.tidied.elapsed() >= TICK {
+                rest = self.tidy().unwrap_or(tick).min(tick);
             }
         }
         if let Err(error) = self.engine.store.sync() {
@@ -114,7 +115,7 @@ impl Writer {
             }
             Err((error, claims)) => {
                 tracing::error!(%error, operations = ops.len(), "a commit failed");
-                self.shared.failing.store(matches!(error, TxnError::Store(_)), Ordering::Relaxed);
+                self.failed(&error);
                 claims
             }
         };
@@ -130,9 +131,12 @@ impl Writer {
     }
 
     fn try_commit(&mut self, ops: &[Op]) -> Result<Vec<Outcome>, (TxnError, Vec<Claim>)> {
+        let store = self.engine.store.clone();
+        if store.is_stuck() {
+            return Err((StoreError::Stuck.into(), Vec::new())); // a read may hang as well
+        }
         let now = self.shared.clock.now_ms();
         self.shared.committing.store(now.max(1), Ordering::Relaxed);
-        let store = self.engine.store.clone();
         let mut claimed = Vec::new();
         let mut all = || -> Result<Vec<Outcome>, TxnError> {
             let mut txn = Txn::new(&store);
@@ -148,7 +152,7 @@ impl Writer {
             let writes = self.engine.close(txn)?;
             let sync = self.durability == Durability::Sync;
             if !writes.is_empty() {
-                store.commit(&writes, sync)?;
+                store.commit(writes, sync)?;
                 self.unsynced = if sync { None } else { self.unsynced.or_else(|| Some(Instant::now())) };
             } else if sync && self.unsynced.is_some() {
                 store.sync()?;
@@ -172,6 +176,9 @@ impl Writer {
                 sink.claimed.remove(&claim.lane);
             }
         }
+        if self.engine.store.is_stuck() {
+            return; // it is read when the store is opened anew
+        }
         if let Err(error) = recover::reload(&mut self.engine) {
             tracing::error!(%error, "the queue can't be read after a failed commit");
         }
@@ -183,17 +190,32 @@ impl Writer {
         if self.unsynced.is_some_and(|since| since.elapsed() >= interval) {
             match self.engine.store.sync() {
                 Ok(()) => self.unsynced = None,
-                Err(error) => tracing::error!(%error, "a sync of the queue failed"),
+                Err(error) => {
+                    tracing::error!(%error, "a sync of the queue failed");
+                    self.failed(&error.into());
+                }
             }
         }
     }
 
-    /// Lets expire what has to, looks at the disk, rewrites the store a bit; whether there is more to do at once.
-    pub fn tidy(&mut self) -> bool {
+    /// After an error of the store nothing is taken until it has been opened anew.
+    fn failed(&mut self, error: &TxnError) {
+        let TxnError::Store(error) = error else { return self.shared.failing.store(false, Ordering::Relaxed) };
+        self.shared.failing.store(true, Ordering::Relaxed);
+        if error.is_no_room() {
+            self.space.give_way();
+        }
+    }
+
+    /// Lets expire what has to, looks at the disk, rewrites the store a bit; when there is more to do, if that is soon.
+    pub fn tidy(&mut self) -> Option<Duration> {
         self.tidied = Instant::now();
         self.space.look();
+        if self.engine.store.is_stuck() {
+            self.shared.failing.store(true, Ordering::Relaxed);
+        }
         if self.shared.failing.load(Ordering::Relaxed) && !self.reopen() {
-            return false;
+            return None;
         }
         let now = self.shared.clock.now_ms();
         self.shared.holds.expire(now);
@@ -204,23 +226,29 @@ impl Writer {
             self.engine.advance_oldest(&txn)?;
             let writes = self.engine.close(txn)?;
             if !writes.is_empty() {
-                store.commit(&writes, false)?; // made stable with the next batch: an expiry that is lost happens again
+                store.commit(writes, false)?; // made stable with the next batch: an expiry that is lost happens again
                 self.unsynced.get_or_insert_with(Instant::now);
             }
             Ok(more)
         });
-        let more = more.map(|more| store.tend(self.engine.meta.bytes) || more);
-        self.publish();
-        more.unwrap_or_else(|error| {
-            tracing::error!(%error, "expired episodes could not be removed");
-            self.roll_back(&[], &[]);
-            false
-        })
+        match more {
+            Ok(more) => {
+                let soon = store.tend(self.engine.meta.bytes, self.space.spare(), self.space.is_low());
+                self.publish();
+                if more { Some(Duration::ZERO) } else { soon }
+            }
+            Err(error) => {
+                tracing::error!(%error, "expired episodes could not be removed");
+                self.failed(&error);
+                self.roll_back(&[], &[]);
+                None
+            }
+        }
     }
 
-    /// After a commit that failed: opens the store anew, once the disk has room; whether it works again.
+    /// After an error of the store: opens it anew; whether it works again.
     fn reopen(&mut self) -> bool {
-        if self.space.is_low() {
+        if !self.space.can_open() {
             return false;
         }
         let store = self.engine.store.clone();
@@ -229,7 +257,7 @@ impl Writer {
         let works = reopened.and_then(|()| {
             let mut txn = Txn::new(&store);
             txn.put(keys::meta(), &self.engine.meta)?;
-            Ok(store.commit(&txn.into_writes(), true)?)
+            Ok(store.commit(txn.into_writes(), true)?)
         });
         self.unsynced = None;
         match works {
@@ -240,6 +268,7 @@ impl Writer {
             }
             Err(error) => {
                 tracing::error!(%error, "the queue could not be opened again");
+                self.failed(&error);
                 false
             }
         }
@@ -248,7 +277,7 @@ impl Writer {
     /// Tells everyone how things stand.
     fn publish(&mut self) {
         self.shared.full.store(self.engine.is_full() || self.space.is_low(), Ordering::Relaxed);
-        let stats = Stats::of(&self.engine, self.space.is_low());
+        let stats = Stats::of(&self.engine, &self.space);
         *self.shared.stats.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(stats);
     }
 

@@ -6,6 +6,7 @@ use super::engine::{Engine, read_record};
 use super::keys;
 use super::rows::{Ended, Record, Sent, Time, Waiting};
 use super::shared::Shared;
+use super::space::Space;
 use super::txn::{Txn, TxnError};
 use super::{Attempt, Filter, Lane, Ledger, Page, Select, Seq, SinkId, SinkStats, Standing, State, Stats, View};
 use crate::episode::Episode;
@@ -17,7 +18,7 @@ const READS: usize = 2_000;
 const BYTES: usize = 4 << 20;
 
 impl Stats {
-    pub(super) fn of(engine: &Engine, disk_low: bool) -> Self {
+    pub(super) fn of(engine: &Engine, space: &Space) -> Self {
         let mut total = Ledger::default();
         let sinks = engine
             .sinks
@@ -36,9 +37,10 @@ impl Stats {
             })
             .collect();
         Self {
-            state: if engine.is_full() || disk_low { "full" } else { "ok" },
+            state: if engine.is_full() || space.is_low() { "full" } else { "ok" },
             episodes: engine.meta.episodes,
             bytes: engine.meta.bytes,
+            disk_bytes: space.used(),
             ledger: total,
             sinks,
         }

@@ -33,7 +33,8 @@ pub fn lock(dir: &Path) -> Result<File, QueueError> {
         }
         Err(TryLockError::Error(source)) => return Err(io(source)),
     }
-    file.set_len(0).and_then(|()| writeln!(file, "{}", std::process::id())).map_err(io)?;
+    // For that sentence only: a full disk is no reason to stop here.
+    let _ = file.set_len(0).and_then(|()| writeln!(file, "{}", std::process::id()));
     Ok(file)
 }
 
@@ -87,5 +88,5 @@ pub fn name_sinks(engine: &mut Engine, names: &[String]) -> Result<(), TxnError>
         }
     }
     let writes = engine.close(txn)?;
-    Ok(store.commit(&writes, true)?)
+    Ok(store.commit(writes, true)?)
 }

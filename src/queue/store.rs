@@ -8,22 +8,28 @@
 //! - `sled`: one database, and what was measured about it.
 //! - `files`: the disk, that is the queue's directory.
 //! - `rewrite`: the rows that are alive go to a fresh generation while the queue serves, so that the disk comes down when the backlog does.
+//! - `guard`: the thread on which the engine is called, and how long it may take.
+//! - `heal`: after an error, or a call that does not return, it is opened anew from what is on the disk.
 //! - `model`: a disk in memory for tests, which loses what was not synced, and fails when told to.
 
 mod files;
+pub(super) mod guard;
+mod heal;
 #[cfg(test)]
 pub(crate) mod model;
-mod rewrite;
+pub(super) mod rewrite;
 mod sled;
 
 use std::collections::BTreeMap;
 use std::ops::Range;
 use std::path::Path;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, RwLockWriteGuard};
-use std::time::Instant;
+use std::time::Duration;
 
 use self::files::Files;
-use self::rewrite::Rewrite;
+use self::guard::{Call, Guard};
+use self::heal::Healing;
+use self::rewrite::{Pace, Rewriting};
 use super::keys::{self, Key};
 
 /// The longest value (bytes) that stays inside sled's log.
@@ -47,6 +53,9 @@ pub enum StoreError {
     /// It could not be opened again after an error.
     #[error("not open since its last error")]
     Closed,
+    /// A call does not return.
+    #[error("the disk, or the storage engine, does not answer")]
+    Stuck,
     /// What is on the disk is not what the engine wrote, as far as the engine can tell.
     #[error("the database is damaged: {0}")]
     Damaged(String),
@@ -63,6 +72,12 @@ pub enum StoreError {
 impl StoreError {
     pub(super) fn io(what: &'static str) -> impl FnOnce(std::io::Error) -> Self {
         move |source| Self::Io { what, source }
+    }
+
+    /// Whether there is no room on the disk.
+    pub fn is_no_room(&self) -> bool {
+        use std::io::ErrorKind::{QuotaExceeded, StorageFull};
+        matches!(self, Self::Io { source, .. } if matches!(source.kind(), StorageFull | QuotaExceeded))
     }
 }
 
@@ -94,13 +109,42 @@ pub trait Disk: Send + Sync {
 
     /// Bytes that a generation takes on the disk.
     fn size(&self, generation: Generation) -> Result<u64, StoreError>;
+
+    /// Makes a generation from another's files, as they are, whoever has those open: all of it or nothing. It is an error if they change
+    /// meanwhile.
+    fn copy(&self, from: Generation, to: Generation) -> Result<(), StoreError>;
+
+    /// [`remove`](Self::remove) for one that will stay open as long as the process lives: its space comes back all the same.
+    fn abandon(&self, generation: Generation) -> Result<(), StoreError>;
+
+    /// Returns once something small was written, is on stable storage, and is gone again.
+    fn probe(&self) -> Result<(), StoreError>;
+
+    /// How much room there is.
+    fn room(&self) -> Result<Room, StoreError>;
+
+    /// Puts so many bytes aside for bad times, or gives them back: 0. Whether that changed anything.
+    fn ballast(&self, size: u64) -> Result<bool, StoreError>;
+}
+
+/// Bytes on a disk.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Room {
+    /// That can still be written.
+    pub free: u64,
+    /// That it has.
+    pub total: u64,
+    /// That the queue takes.
+    pub used: u64,
 }
 
 /// The store of a queue. Reads come from any thread; everything else from one.
 pub struct Store {
     disk: Arc<dyn Disk>,
+    guard: Guard,
+    pace: Pace,
     current: RwLock<Current>,
-    rewrite: Mutex<Rewriting>,
+    side: Mutex<Side>,
 }
 
 struct Current {
@@ -109,69 +153,130 @@ struct Current {
     db: Option<Arc<dyn Db>>,
 }
 
-/// Whether the store is being rewritten.
+/// The side of the one thread that writes.
 #[derive(Default)]
-struct Rewriting {
-    now: Option<Rewrite>,
-    /// What the present generation took when it was fresh.
-    fresh: u64,
-    not_before: Option<Instant>,
+struct Side {
+    rewriting: Rewriting,
+    healing: Option<Healing>,
+    /// How often the disk has answered while a call did not return.
+    probes: u32,
+    /// What [`keys::meta`] may be found to be when the database is opened again: as it was last synced, and each time since.
+    metas: Vec<Meta>,
 }
+
+/// A value of [`keys::meta`]: none in a new store.
+type Meta = Option<Vec<u8>>;
 
 impl Store {
     /// Opens or creates the store in a queue's directory.
     pub fn open(dir: &Path) -> Result<Self, StoreError> {
-        Self::on(Arc::new(Files::new(dir)))
+        Self::guarded(Arc::new(Files::new(dir)), Guard::new(), Pace::default())
     }
 
-    /// Opens or creates the store on a disk. Of what an interrupted rewriting left, nothing stays.
+    /// Removes what was put aside for a full disk from a queue's directory: the store may open then. Whether there was something.
+    pub fn lighten(dir: &Path) -> Result<bool, StoreError> {
+        Files::new(dir).ballast(0)
+    }
+
+    /// Opens or creates the store on a disk; without a thread of its own.
+    #[cfg(test)]
     pub fn on(disk: Arc<dyn Disk>) -> Result<Self, StoreError> {
-        let current = Current::find(&*disk)?;
-        Ok(Self { disk, current: RwLock::new(current), rewrite: Mutex::default() })
+        Self::paced(disk, Pace::default())
+    }
+
+    #[cfg(test)]
+    pub(super) fn paced(disk: Arc<dyn Disk>, pace: Pace) -> Result<Self, StoreError> {
+        Self::guarded(disk, Guard::inline(), pace)
+    }
+
+    /// How long a call may take.
+    pub fn limit(&self) -> Duration {
+        self.guard.limit()
+    }
+
+    #[cfg(test)]
+    pub fn set_limit(&self, limit: Duration) {
+        self.guard.set_limit(limit);
+    }
+
+    /// Of what an interrupted rewriting left, nothing stays.
+    pub(super) fn guarded(disk: Arc<dyn Disk>, guard: Guard, pace: Pace) -> Result<Self, StoreError> {
+        let store = Self { current: RwLock::new(Current::find(&*disk)?), disk, guard, pace, side: Mutex::default() };
+        store.side().metas.push(store.get(&keys::meta())?);
+        Ok(store)
     }
 
     /// The value of a key.
     pub fn get(&self, key: &[u8]) -> Result<Option<Vec<u8>>, StoreError> {
-        self.db()?.get(key)
+        self.read(|db| db.get(key))
     }
 
     /// Visits the entries of a range in order.
     pub fn scan(&self, range: Range<Key>, visit: Visit<'_>) -> Result<(), StoreError> {
-        self.db()?.scan(range, visit)
+        self.read(|db| db.scan(range, visit))
     }
 
-    /// Applies all of `writes` or none of them; with `sync` they are on stable storage when this returns.
-    pub fn commit(&self, writes: &Writes, sync: bool) -> Result<(), StoreError> {
-        let mut rewriting = self.rewriting();
-        let commit = || {
-            let db = self.db()?;
-            db.apply(writes)?;
-            if sync { db.sync() } else { Ok(()) }
-        };
-        let done = commit();
-        let followed = match (&done, &mut rewriting.now) {
-            (Ok(()), Some(rewrite)) => rewrite.follow(writes),
-            (Err(_), _) => Err(StoreError::Closed), // who knows what is in there now
-            (Ok(()), None) => Ok(()),
-        };
-        if let Err(error) = followed {
-            self.give_up(&mut rewriting, &error);
+    /// Applies all of `writes` or none of them; with `sync` they are on stable storage when this returns. [`StoreError::Stuck`]: they
+    /// may be applied yet; nothing else is before [`reopen`](Self::reopen).
+    pub fn commit(&self, writes: Writes, sync: bool) -> Result<(), StoreError> {
+        let mut side = self.side();
+        let db = self.db()?;
+        let copy = side.rewriting.copy();
+        let meta = writes.get(&keys::meta()).cloned();
+        // One call and not three: to hand it over costs as much as a small commit.
+        let done = self.guard.run(move || {
+            db.apply(&writes)?;
+            if sync {
+                db.sync()?;
+            }
+            Ok(copy.map(|copy| copy.follow(&writes)))
+        });
+        side.metas.extend(meta);
+        match done {
+            Ok(followed) => {
+                if sync {
+                    side.synced();
+                }
+                if let Some(Err(error)) = followed {
+                    self.give_up(&mut side.rewriting, &error);
+                }
+                Ok(())
+            }
+            Err(error) => {
+                self.give_up(&mut side.rewriting, &StoreError::Closed); // who knows what is in there now
+                Err(error)
+            }
         }
-        done
     }
 
     /// Returns once everything committed so far is on stable storage.
     pub fn sync(&self) -> Result<(), StoreError> {
-        self.db()?.sync()
+        let mut side = self.side();
+        let db = self.db()?;
+        self.guard.run(move || db.sync())?;
+        side.synced();
+        Ok(())
     }
 
-    /// Starts afresh from what is on the disk, after an error. What was not synced may be gone.
-    pub fn reopen(&self) -> Result<(), StoreError> {
-        self.give_up(&mut self.rewriting(), &StoreError::Closed);
-        let mut current = self.current();
-        current.db = None; // gives the engine's lock on the directory back
-        *current = Current::find(&*self.disk)?;
-        Ok(())
+    /// How much room there is. Where the writer writes, or while nobody does.
+    pub fn room(&self) -> Result<Room, StoreError> {
+        let disk = self.disk.clone();
+        self.guard.run(move || disk.room())
+    }
+
+    /// Puts so many bytes aside for bad times, or gives them back: 0. Whether that changed anything.
+    pub fn ballast(&self, size: u64) -> Result<bool, StoreError> {
+        let disk = self.disk.clone();
+        self.guard.run(move || disk.ballast(size))
+    }
+
+    /// A reader may have a database that has been abandoned meanwhile: what it says then tells nothing.
+    fn read<T>(&self, read: impl FnOnce(&dyn Db) -> Result<T, StoreError>) -> Result<T, StoreError> {
+        let db = self.db()?;
+        read(&*db).map_err(|error| match self.db() {
+            Ok(current) if Arc::ptr_eq(&db, &current) => error,
+            _ => StoreError::Closed,
+        })
     }
 
     fn db(&self) -> Result<Arc<dyn Db>, StoreError> {
@@ -183,8 +288,15 @@ impl Store {
         self.current.write().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn rewriting(&self) -> MutexGuard<'_, Rewriting> {
-        self.rewrite.lock().unwrap_or_else(PoisonError::into_inner)
+    fn side(&self) -> MutexGuard<'_, Side> {
+        self.side.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Side {
+    fn synced(&mut self) {
+        let before = self.metas.len().saturating_sub(1);
+        self.metas.drain(..before);
     }
 }
 
@@ -248,6 +360,26 @@ mod tests {
 
         fn size(&self, generation: Generation) -> Result<u64, StoreError> {
             self.0.size(generation)
+        }
+
+        fn copy(&self, from: Generation, to: Generation) -> Result<(), StoreError> {
+            self.0.copy(from, to)
+        }
+
+        fn abandon(&self, generation: Generation) -> Result<(), StoreError> {
+            self.0.abandon(generation)
+        }
+
+        fn probe(&self) -> Result<(), StoreError> {
+            self.0.probe()
+        }
+
+        fn room(&self) -> Result<Room, StoreError> {
+            self.0.room()
+        }
+
+        fn ballast(&self, size: u64) -> Result<bool, StoreError> {
+            self.0.ballast(size)
         }
     }
 

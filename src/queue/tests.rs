@@ -7,6 +7,7 @@ mod places;
 mod remembered;
 mod schedule;
 mod sealed;
+mod stuck;
 
 use std::sync::Arc;
 use std::task::{Context, Poll};
@@ -125,7 +126,7 @@ impl Bench {
     /// Lets expire what has to.
     fn tidy(&self) {
         if let WriterSide::Inline(writer) = &mut *self.queue.writer() {
-            while writer.tidy() {}
+            while writer.tidy().is_some() {}
         }
     }
 
@@ -204,7 +205,7 @@ fn inv5_a_redriven_episode_goes_back_to_its_place() {
     let mut txn = Txn::new(&store);
     assert!(inline.engine.redrive(&mut txn, id, 1, START).unwrap());
     let writes = inline.engine.close(txn).unwrap();
-    store.commit(&writes, true).unwrap();
+    store.commit(writes, true).unwrap();
     drop(side);
     assert!(bench.claim("a", 9).is_empty(), "2 is in flight: nothing else of its lane may start");
     bench.queue.finish(second, Finish::Retry { delay: 0, sent: Sent::No }, None);

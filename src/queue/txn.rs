@@ -129,7 +129,7 @@ mod tests {
             low: u8,
         ) {
             let store = Store::on(Arc::new(Model::default())).unwrap();
-            store.commit(&stored.iter().map(|(k, v)| (vec![*k], Some(vec![*v]))).collect(), true).unwrap();
+            store.commit(stored.iter().map(|(k, v)| (vec![*k], Some(vec![*v]))).collect(), true).unwrap();
             let mut txn = Txn::new(&store);
             let mut after = stored.clone();
             for (k, v) in writes {

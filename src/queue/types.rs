@@ -1,6 +1,6 @@
 //! The queue's vocabulary: what goes in, what comes out, and what operators see of it.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
@@ -148,6 +148,18 @@ pub enum QueueError {
         /// The key's id.
         key: String,
     },
+    /// The disk.
+    #[error(
+        "the queue at {} can't be opened: its disk is full, {free} bytes are free. Free some megabytes there and start offramp again: \
+         what is in the queue is safe",
+        path.display()
+    )]
+    NoRoom {
+        /// The directory.
+        path: PathBuf,
+        /// Bytes that are free there.
+        free: u64,
+    },
     /// What is in the store.
     #[error("the queue at {} can't be read: {message}", path.display())]
     Unreadable {
@@ -156,6 +168,18 @@ pub enum QueueError {
         /// What is wrong.
         message: String,
     },
+}
+
+impl QueueError {
+    /// Whether there is no room on the disk.
+    pub(super) fn is_no_room(&self) -> bool {
+        matches!(self, Self::Store { source, .. } if source.is_no_room())
+    }
+
+    pub(super) fn no_room(path: &Path) -> Self {
+        let free = rustix::fs::statvfs(path).map_or(0, |disk| disk.f_bavail.saturating_mul(disk.f_frsize));
+        Self::NoRoom { path: path.to_owned(), free }
+    }
 }
 
 /// Why the queue could not be listed.
@@ -388,6 +412,8 @@ pub struct Stats {
     pub episodes: u64,
     /// Bytes of stored episodes.
     pub bytes: u64,
+    /// Bytes that the queue's directory takes on the disk.
+    pub disk_bytes: u64,
     /// Of all sinks together.
     pub ledger: Ledger,
     /// Per sink.

@@ -36,6 +36,8 @@ pub struct Metrics {
     pub queue_episodes: IntGaugeVec,
     /// Set when scraped.
     pub queue_bytes: IntGauge,
+    /// Set when scraped.
+    pub queue_disk_bytes: IntGauge,
     /// `{sink}`, set when scraped
     pub queue_oldest_pending: GaugeVec,
     /// Set when scraped; always 0.
@@ -98,6 +100,10 @@ impl Metrics {
             ),
             queue_episodes: gauges(r, "offramp_queue_episodes", "Episodes by sink and state.", &["sink", "state"]),
             queue_bytes: registered(r, IntGauge::new("offramp_queue_bytes", "Bytes of stored episodes.")),
+            queue_disk_bytes: registered(
+                r,
+                IntGauge::new("offramp_queue_disk_bytes", "Bytes that the queue's directory takes on the disk."),
+            ),
             queue_oldest_pending: registered(
                 r,
                 GaugeVec::new(Opts::new("offramp_queue_oldest_pending_seconds", "Age of the oldest pending episode."), &["sink"]),

@@ -39,6 +39,9 @@ pub struct QueueStatus {
     pub delivered_kept: u64,
     /// Of stored episodes.
     pub bytes: u64,
+    /// That the queue's directory takes on the disk.
+    #[serde(default)]
+    pub disk_bytes: u64,
     /// Since the oldest pending episode was captured; 0 if none is pending.
     pub oldest_pending_seconds: f64,
 }
@@ -137,6 +140,7 @@ impl Status {
                 dead: stats.ledger.dead,
                 delivered_kept: stats.sinks.iter().map(|s| s.delivered_kept).sum(),
                 bytes: stats.bytes,
+                disk_bytes: stats.disk_bytes,
                 oldest_pending_seconds: age_seconds(oldest, now),
             },
             sinks: sinks.iter().map(|sink| SinkReport::assemble(sink, of(stats, &sink.name), now)).collect(),
@@ -293,6 +297,7 @@ pub(crate) mod tests {
             state: "ok",
             episodes: 6,
             bytes: 20_480,
+            disk_bytes: 65_536,
             ledger: Ledger { captured: 20, delivered: 13, dead: 1, purged: 0, expired: 0, pending: 6 },
             sinks: vec![
                 SinkStats {
@@ -362,7 +367,7 @@ pub(crate) mod tests {
             json,
             json!({
                 "version": env!("CARGO_PKG_VERSION"), "uptime_seconds": 61,
-                "queue": {"state": "ok", "pending": 6, "in_flight": 2, "dead": 1, "delivered_kept": 13, "bytes": 20480,
+                "queue": {"state": "ok", "pending": 6, "in_flight": 2, "dead": 1, "delivered_kept": 13, "bytes": 20480, "disk_bytes": 65536,
                           "oldest_pending_seconds": 42.5},
                 "sinks": [
                     {"name": "graphiti", "type": "graphiti", "state": "running", "reason": null, "workers": 5, "busy": 2, "pending": 6,

@@ -5,14 +5,21 @@
 //! | `lock` | held by the process that has the queue open; its pid |
 //! | `store`, `store-1`, `store-2` … | a generation each; `store` is generation 0, all that there was in earlier versions |
 //! | `gone-…` | a generation that is being removed |
+//! | `copy-…` | one that is being made from another's files |
+//! | `ballast` | room that is given back when the disk is full, so that what is waiting can still be drained |
+//! | `probe` | written, synced and removed, to see whether the disk answers |
 
-use std::fs::{self, File};
+use std::fs::{self, File, Metadata};
+use std::io::{self, Write};
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use rustix::fs::FallocateFlags;
+use rustix::io::Errno;
+
 use super::sled::Sled;
-use super::{Db, Disk, Generation, StoreError};
+use super::{Db, Disk, Generation, Room, StoreError};
 
 /// [`Disk`] in a directory.
 pub struct Files {
@@ -27,6 +34,43 @@ impl Files {
     fn generation(&self, generation: Generation) -> PathBuf {
         self.dir.join(if generation == 0 { "store".to_owned() } else { format!("store-{generation}") })
     }
+
+    fn sync_dir(&self) -> io::Result<()> {
+        File::open(&self.dir)?.sync_all()
+    }
+
+    /// Removes a generation, after something has been done to each of its files.
+    fn remove_after(&self, generation: Generation, last: impl Fn(&Path) -> io::Result<()>) -> Result<(), StoreError> {
+        let gone = self.dir.join(format!("gone-{generation}"));
+        let remove = || {
+            fs::rename(self.generation(generation), &gone)?;
+            self.sync_dir()?; // half of it must not come back as a generation
+            for (file, _) in files(&gone)? {
+                last(&file)?;
+            }
+            fs::remove_dir_all(&gone)
+        };
+        remove().map_err(StoreError::io("removing an old store"))
+    }
+
+    fn copy_files(&self, from: Generation, to: Generation) -> io::Result<()> {
+        let (from, copy) = (self.generation(from), self.dir.join(format!("copy-{to}")));
+        let before = stamps(&from)?;
+        for (file, _) in files(&from)? {
+            let target = copy.join(file.strip_prefix(&from).unwrap_or(&file));
+            fs::create_dir_all(target.parent().unwrap_or(&copy))?;
+            fs::copy(&file, &target)?;
+            File::open(&target)?.sync_all()?;
+        }
+        if stamps(&from)? != before {
+            return Err(io::Error::other("the files are still written"));
+        }
+        for dir in dirs(&copy)? {
+            File::open(dir)?.sync_all()?;
+        }
+        fs::rename(&copy, self.generation(to))?;
+        self.sync_dir()
+    }
 }
 
 impl Disk for Files {
@@ -38,7 +82,7 @@ impl Disk for Files {
         let entries = fs::read_dir(&self.dir).and_then(Iterator::collect::<Result<Vec<_>, _>>);
         let entries = entries.map_err(StoreError::io("listing the queue's directory"))?;
         let names: Vec<String> = entries.iter().filter_map(|e| e.file_name().into_string().ok()).collect();
-        for gone in names.iter().filter(|n| n.starts_with("gone-")) {
+        for gone in names.iter().filter(|n| n.starts_with("gone-") || n.starts_with("copy-")) {
             fs::remove_dir_all(self.dir.join(gone)).map_err(StoreError::io("removing an old store"))?;
         }
         let number = |name: &String| if name == "store" { Some(0) } else { name.strip_prefix("store-")?.parse().ok() };
@@ -46,25 +90,108 @@ impl Disk for Files {
     }
 
     fn remove(&self, generation: Generation) -> Result<(), StoreError> {
-        let gone = self.dir.join(format!("gone-{generation}"));
-        let remove = || {
-            fs::rename(self.generation(generation), &gone)?;
-            File::open(&self.dir)?.sync_all()?; // half of it must not come back as a generation
-            fs::remove_dir_all(&gone)
-        };
-        remove().map_err(StoreError::io("removing an old store"))
+        self.remove_after(generation, |_| Ok(()))
     }
 
     fn size(&self, generation: Generation) -> Result<u64, StoreError> {
-        let size = || {
-            let mut size = 0;
-            for entry in fs::read_dir(self.generation(generation))? {
-                size += entry?.metadata()?.blocks() * 512;
-            }
-            Ok(size)
-        };
+        let size = || Ok(files(&self.generation(generation))?.iter().map(|(_, file)| allocated(file)).sum());
         size().map_err(StoreError::io("measuring the store"))
     }
+
+    fn copy(&self, from: Generation, to: Generation) -> Result<(), StoreError> {
+        self.copy_files(from, to).map_err(|source| {
+            let _ = fs::remove_dir_all(self.dir.join(format!("copy-{to}"))); // else the next start does it
+            StoreError::io("copying the store")(source)
+        })
+    }
+
+    fn abandon(&self, generation: Generation) -> Result<(), StoreError> {
+        self.remove_after(generation, |file| File::options().write(true).open(file)?.set_len(0))
+    }
+
+    fn probe(&self) -> Result<(), StoreError> {
+        let path = self.dir.join("probe");
+        let probe = || {
+            let mut file = File::create(&path)?;
+            file.write_all(&[0; 512])?;
+            file.sync_data()?;
+            fs::remove_file(&path)
+        };
+        probe().map_err(StoreError::io("writing to the queue's directory"))
+    }
+
+    fn room(&self) -> Result<Room, StoreError> {
+        let room = || {
+            let disk = rustix::fs::statvfs(&self.dir)?;
+            let bytes = |blocks: u64| blocks.saturating_mul(disk.f_frsize);
+            let used = files(&self.dir)?.iter().map(|(_, file)| allocated(file)).sum();
+            Ok(Room { free: bytes(disk.f_bavail), total: bytes(disk.f_blocks), used })
+        };
+        room().map_err(StoreError::io("looking at the queue's disk"))
+    }
+
+    fn ballast(&self, size: u64) -> Result<bool, StoreError> {
+        let path = self.dir.join("ballast");
+        let there = fs::metadata(&path).ok();
+        let ballast = || match there {
+            None if size == 0 => Ok(false),
+            Some(there) if size > 0 && there.len() == size && allocated(&there) >= size => Ok(false),
+            _ if size == 0 => fs::remove_file(&path).map(|()| true),
+            _ => allocate(&path, size).map(|()| true).inspect_err(|_| drop(fs::remove_file(&path))),
+        };
+        ballast().map_err(StoreError::io("keeping room on the queue's disk"))
+    }
+}
+
+/// Bytes that a file takes, holes aside.
+fn allocated(file: &Metadata) -> u64 {
+    file.blocks() * 512
+}
+
+/// A file with all its blocks.
+fn allocate(path: &Path, size: u64) -> io::Result<()> {
+    let mut file = File::create(path)?;
+    match rustix::fs::fallocate(&file, FallocateFlags::empty(), 0, size) {
+        Err(Errno::OPNOTSUPP | Errno::NOSYS) => io::copy(&mut io::Read::take(io::repeat(0), size), &mut file).map(drop)?,
+        allocated => allocated?,
+    }
+    file.sync_all()
+}
+
+/// All files below a directory. One that goes meanwhile is not among them.
+fn files(dir: &Path) -> io::Result<Vec<(PathBuf, Metadata)>> {
+    let mut files = Vec::new();
+    for dir in dirs(dir)? {
+        for entry in fs::read_dir(dir).into_iter().flatten() {
+            let entry = entry?;
+            if let Ok(file) = entry.metadata()
+                && file.is_file()
+            {
+                files.push((entry.path(), file));
+            }
+        }
+    }
+    Ok(files)
+}
+
+/// A directory and all those below it.
+fn dirs(dir: &Path) -> io::Result<Vec<PathBuf>> {
+    let mut dirs = vec![dir.to_owned()];
+    for entry in fs::read_dir(dir)? {
+        let entry = entry?;
+        if entry.file_type().is_ok_and(|kind| kind.is_dir()) {
+            dirs.extend(self::dirs(&entry.path()).unwrap_or_default());
+        }
+    }
+    Ok(dirs)
+}
+
+/// What tells whether files have been written to.
+fn stamps(dir: &Path) -> io::Result<Vec<(PathBuf, u64, i64, i64)>> {
+    let mut stamps: Vec<_> =
+        files(dir)?.into_iter().map(|(path, file)| (path, file.len(), file.mtime(), file.mtime_nsec())).collect();
+    stamps.sort();
+    Ok(stamps)
 }
 
 #[cfg(test)]
@@ -77,11 +204,11 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let store = Store::open(dir.path()).unwrap();
         let writes: Writes = [(b"a".to_vec(), Some(b"1".to_vec())), (b"b".to_vec(), Some(b"2".to_vec()))].into();
-        store.commit(&writes, true).unwrap();
+        store.commit(writes, true).unwrap();
         assert!(matches!(Store::open(dir.path()), Err(StoreError::Locked)));
         drop(store);
         let store = Store::open(dir.path()).unwrap();
-        store.commit(&[(b"a".to_vec(), None)].into(), false).unwrap();
+        store.commit([(b"a".to_vec(), None)].into(), false).unwrap();
         assert_eq!(store.get(b"a").unwrap(), None);
         assert_eq!(store.get(b"b").unwrap(), Some(b"2".to_vec()));
     }

@@ -5,7 +5,7 @@ use std::ops::Range;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use super::{Db, Disk, Generation, Key, StoreError, Visit, Writes};
+use super::{Db, Disk, Generation, Key, Room, StoreError, Visit, Writes};
 
 type Map = BTreeMap<Key, Vec<u8>>;
 
@@ -88,6 +88,31 @@ impl Disk for Model {
         let generations = self.disk.generations();
         let size = generations.get(&generation).map_or(0, |maps| maps.applied.iter().map(|(k, v)| k.len() + v.len()).sum());
         Ok(size as u64)
+    }
+
+    fn copy(&self, from: Generation, to: Generation) -> Result<(), StoreError> {
+        self.disk.check()?;
+        let mut generations = self.disk.generations();
+        let copy = generations.get(&from).cloned().ok_or(StoreError::Closed)?;
+        generations.insert(to, Maps { applied: copy.synced.clone(), ..copy });
+        Ok(())
+    }
+
+    fn abandon(&self, generation: Generation) -> Result<(), StoreError> {
+        self.remove(generation)
+    }
+
+    fn probe(&self) -> Result<(), StoreError> {
+        self.disk.check()
+    }
+
+    fn room(&self) -> Result<Room, StoreError> {
+        Ok(Room { free: 1 << 40, total: 1 << 40, used: 0 })
+    }
+
+    fn ballast(&self, _size: u64) -> Result<bool, StoreError> {
+        self.disk.check()?;
+        Ok(false)
     }
 }
 

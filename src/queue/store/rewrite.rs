@@ -13,39 +13,77 @@
 use std::sync::{Arc, PoisonError};
 use std::time::{Duration, Instant};
 
-use super::{Current, Db, Generation, Key, Rewriting, Store, StoreError, Writes, keys};
-
-/// What a store may take on the disk beside [`WASTE`] times what is alive.
-const FLOOR: u64 = 64 << 20;
+use super::guard::Call;
+use super::{Current, Db, Generation, Key, Store, StoreError, Writes, keys};
 
 /// A fresh store of small records takes about twice what is alive in it.
 const WASTE: u64 = 3;
 
-/// A slice of copying ends after so many bytes of rows: below a millisecond.
-const SLICE: usize = 128 << 10;
+/// Room that a copy needs beside twice what is alive: an empty store has a size, too.
+const MARGIN: u64 = 4 << 20;
 
-/// After one that was given up, the next is not tried before.
-const PAUSE: Duration = Duration::from_secs(60);
+/// How long to leave the writer alone while the copy is synced.
+const BREATH: Duration = Duration::from_millis(5);
+
+/// When to rewrite, and in what steps.
+#[derive(Debug, Clone, Copy)]
+pub struct Pace {
+    /// What a store may take on the disk (bytes) beside [`WASTE`] times what is alive; a fourth of it while the disk is low.
+    pub floor: u64,
+    /// A slice of copying ends after so many bytes of rows.
+    pub slice: usize,
+    /// After so many bytes of rows the copy is synced, beside the commits. All of it at the end would be seconds in which nothing is
+    /// committed.
+    pub step: usize,
+    /// After one that was given up, the next is not tried before.
+    pub pause: Duration,
+}
+
+impl Default for Pace {
+    fn default() -> Self {
+        // A slice takes less than a millisecond.
+        Self { floor: 64 << 20, slice: 128 << 10, step: 8 << 20, pause: Duration::from_secs(60) }
+    }
+}
+
+/// Whether the store is being rewritten.
+#[derive(Default)]
+pub struct Rewriting {
+    now: Option<Rewrite>,
+    /// The highest number that a generation has had: an engine that was left behind may still believe in its directory.
+    latest: Generation,
+    not_before: Option<Instant>,
+}
 
 /// A copy on its way.
-pub struct Rewrite {
-    generation: Generation,
-    db: Arc<dyn Db>,
-    /// Every key before it is copied.
-    cursor: Key,
+struct Rewrite {
+    copy: Copy,
+    /// Whether the cursor has reached the end.
+    copied: bool,
+    unsynced: usize,
+    syncing: Option<Call<()>>,
     began: Instant,
     marked: bool,
 }
 
-impl Rewrite {
+/// What is copied so far.
+#[derive(Clone)]
+pub struct Copy {
+    generation: Generation,
+    db: Arc<dyn Db>,
+    /// Every key before it is copied.
+    cursor: Key,
+}
+
+impl Copy {
     /// Changes in the copy what a commit has changed, as far as it is copied.
-    pub fn follow(&mut self, writes: &Writes) -> Result<(), StoreError> {
+    pub fn follow(&self, writes: &Writes) -> Result<(), StoreError> {
         let copied: Writes = writes.range(..self.cursor.clone()).map(|(k, v)| (k.clone(), v.clone())).collect();
         if copied.is_empty() { Ok(()) } else { self.db.apply(&copied) }
     }
 
-    /// Copies one slice; whether it was the last one.
-    fn copy(&mut self, from: &dyn Db) -> Result<bool, StoreError> {
+    /// Copies one slice; how many bytes, and where the next one begins, unless it was the last one.
+    fn slice(&self, from: &dyn Db, most: usize) -> Result<(usize, Option<Key>), StoreError> {
         let (mut slice, mut size) = (Writes::new(), 0);
         from.scan(self.cursor.clone()..vec![u8::MAX; 64], &mut |key, value| {
             size += key.len() + value.len();
@@ -53,87 +91,159 @@ impl Rewrite {
                 // the copy gets its own
                 slice.insert(key.to_vec(), Some(value.to_vec()));
             }
-            size < SLICE
+            size < most
         })?;
-        if let Some((last, _)) = slice.last_key_value() {
-            self.cursor.clone_from(last);
-            self.cursor.push(0); // the first key behind it
+        if size < most {
             self.db.apply(&slice)?;
+            return Ok((size, None));
         }
-        Ok(size < SLICE)
+        let mut next = slice.last_key_value().map_or_else(Key::new, |(last, _)| last.clone());
+        next.push(0); // the first key behind it
+        self.db.apply(&slice)?;
+        Ok((size, Some(next)))
+    }
+}
+
+impl Rewriting {
+    /// What commits have to follow in.
+    pub fn copy(&self) -> Option<Copy> {
+        self.now.as_ref().map(|rewrite| rewrite.copy.clone())
+    }
+
+    /// A number for a new generation.
+    pub fn next(&mut self, current: Generation) -> Generation {
+        self.latest = self.latest.max(current) + 1;
+        self.latest
+    }
+
+    /// Ends it as it is. Whoever opens the directory next removes what is there.
+    pub fn forget(&mut self) -> Option<Arc<dyn Db>> {
+        self.now.take().map(|rewrite| rewrite.copy.db)
     }
 }
 
 impl Store {
-    /// Goes on with rewriting, or begins if the store takes much more than the `live` bytes in it; whether there is more to do at once.
-    pub fn tend(&self, live: u64) -> bool {
-        let mut rewriting = self.rewriting();
-        let step = if rewriting.now.is_some() { self.step(&mut rewriting) } else { self.begin(&mut rewriting, live) };
+    /// Goes on with rewriting, or begins if the store takes much more than the `live` bytes in it, and a copy of them fits into `spare`
+    /// bytes; sooner if the disk is low. When to come again, if that is soon.
+    pub fn tend(&self, live: u64, spare: u64, low: bool) -> Option<Duration> {
+        let side = &mut *self.side();
+        let rewriting = &mut side.rewriting;
+        let step = if rewriting.now.is_some() { self.step(rewriting) } else { self.begin(rewriting, live, spare, low) };
         step.unwrap_or_else(|error| {
-            self.give_up(&mut rewriting, &error);
-            rewriting.not_before = Some(Instant::now() + PAUSE);
-            false
+            self.give_up(rewriting, &error);
+            rewriting.not_before = Some(Instant::now() + self.pace.pause);
+            None
         })
     }
 
     /// Bytes that the store takes on the disk.
     pub fn footprint(&self) -> Result<u64, StoreError> {
-        self.disk.size(self.generation())
+        let (disk, generation) = (self.disk.clone(), self.generation());
+        self.guard.run(move || disk.size(generation))
     }
 
     pub(super) fn generation(&self) -> Generation {
         self.current.read().unwrap_or_else(PoisonError::into_inner).generation
     }
 
-    fn begin(&self, rewriting: &mut Rewriting, live: u64) -> Result<bool, StoreError> {
+    fn begin(&self, rewriting: &mut Rewriting, live: u64, spare: u64, low: bool) -> Result<Option<Duration>, StoreError> {
+        if rewriting.not_before.is_some_and(|at| Instant::now() < at) || spare < 2 * live + MARGIN {
+            return Ok(None);
+        }
         let size = self.footprint()?;
-        if rewriting.not_before.is_some_and(|at| Instant::now() < at) || size < FLOOR + WASTE * live || size < 2 * rewriting.fresh
-        {
-            return Ok(false);
+        let floor = if low { self.pace.floor / 4 } else { self.pace.floor };
+        if size < floor + WASTE * live || size < 2 * self.fresh()? {
+            return Ok(None);
         }
         tracing::info!(size, live, "the store has much waste: rewriting it");
         self.start(rewriting)?;
-        Ok(true)
+        Ok(Some(Duration::ZERO))
+    }
+
+    /// What the present generation took when it was fresh, as its mark says: what rewriting can't make smaller is not to be rewritten again
+    /// and again.
+    fn fresh(&self) -> Result<u64, StoreError> {
+        let mark = self.get(&keys::whole())?;
+        Ok(mark.and_then(|size| size.try_into().ok()).map_or(0, u64::from_be_bytes))
     }
 
     fn start(&self, rewriting: &mut Rewriting) -> Result<(), StoreError> {
-        let generation = self.disk.generations()?.into_iter().fold(self.generation(), Generation::max) + 1;
-        let db = self.disk.open(generation)?;
-        rewriting.now = Some(Rewrite { generation, db, cursor: Key::new(), began: Instant::now(), marked: false });
+        let (disk, generation) = (self.disk.clone(), rewriting.next(self.generation()));
+        let db = self.guard.run(move || disk.open(generation))?;
+        let copy = Copy { generation, db, cursor: Key::new() };
+        rewriting.now = Some(Rewrite { copy, copied: false, unsynced: 0, syncing: None, began: Instant::now(), marked: false });
         Ok(())
     }
 
-    fn step(&self, rewriting: &mut Rewriting) -> Result<bool, StoreError> {
-        let Some(rewrite) = &mut rewriting.now else { return Ok(false) };
-        if !rewrite.copy(&*self.db()?)? {
-            return Ok(true);
+    fn step(&self, rewriting: &mut Rewriting) -> Result<Option<Duration>, StoreError> {
+        let Some(rewrite) = &mut rewriting.now else { return Ok(None) };
+        if let Some(syncing) = rewrite.syncing.take() {
+            match syncing.wait(Duration::ZERO) {
+                Some(synced) => synced?,
+                None => {
+                    rewrite.syncing = Some(syncing);
+                    return Ok(Some(BREATH));
+                }
+            }
         }
-        rewrite.db.sync()?;
+        if rewrite.copied {
+            return self.finish(rewriting).map(|()| None);
+        }
+        let (from, copy, most) = (self.db()?, rewrite.copy.clone(), self.pace.slice);
+        let (size, next) = self.guard.run(move || copy.slice(&*from, most))?;
+        rewrite.copied = next.is_none();
+        rewrite.copy.cursor = next.unwrap_or_else(|| vec![u8::MAX; 64]);
+        rewrite.unsynced += size;
+        if rewrite.copied || rewrite.unsynced >= self.pace.step {
+            let db = rewrite.copy.db.clone();
+            rewrite.unsynced = 0;
+            rewrite.syncing = Some(self.guard.beside(move || db.sync())?);
+        }
+        Ok(Some(Duration::ZERO))
+    }
+
+    /// The copy takes over.
+    fn finish(&self, rewriting: &mut Rewriting) -> Result<(), StoreError> {
+        let Some(rewrite) = &mut rewriting.now else { return Ok(()) };
         rewrite.marked = true;
-        rewrite.db.apply(&[(keys::whole(), Some(Vec::new()))].into())?;
-        rewrite.db.sync()?;
-        let Some(Rewrite { generation, db, began, .. }) = rewriting.now.take() else { return Ok(false) };
+        let (disk, from, to) = (self.disk.clone(), self.db()?, rewrite.copy.clone());
+        let size = self.guard.run(move || {
+            to.db.sync()?;
+            let size = disk.size(to.generation)?;
+            to.db.apply(&[(keys::whole(), Some(size.to_be_bytes().to_vec()))].into())?;
+            to.db.sync()?;
+            // Should its removal fail, it is known that it doesn't count any more.
+            if let Err(error) = from.apply(&[(keys::left(), Some(Vec::new()))].into()).and_then(|()| from.sync()) {
+                tracing::warn!(%error, "the store that was rewritten can't be marked as left");
+            }
+            Ok(size)
+        })?;
+        let Some(Rewrite { copy: Copy { generation, db, .. }, began, .. }) = rewriting.now.take() else { return Ok(()) };
         let former = std::mem::replace(&mut *self.current(), Current { generation, db: Some(db) });
-        // Should its removal fail, it is known that it doesn't count any more.
-        let left = former.db.map(|db| db.apply(&[(keys::left(), Some(Vec::new()))].into()).and_then(|()| db.sync()));
-        if let Some(Err(error)) = left {
-            tracing::warn!(%error, "the store that was rewritten can't be marked as left");
-        }
-        self.disk.remove(former.generation)?;
-        rewriting.fresh = self.footprint()?;
-        tracing::info!(size = rewriting.fresh, seconds = began.elapsed().as_secs_f64(), "the store is rewritten");
-        Ok(false)
+        tracing::info!(size, seconds = began.elapsed().as_secs_f64(), "the store is rewritten");
+        // Gigabytes take their time to go.
+        let disk = self.disk.clone();
+        self.guard.beside(move || {
+            drop(former.db);
+            disk.remove(former.generation)
+                .inspect_err(|error| tracing::warn!(%error, "the store that was rewritten can't be removed"))
+        })?;
+        Ok(())
     }
 
     /// Ends a rewriting that is on its way, without its result.
     pub(super) fn give_up(&self, rewriting: &mut Rewriting, error: &StoreError) {
-        let Some(Rewrite { generation, db, marked, .. }) = rewriting.now.take() else { return };
+        let Some(Rewrite { copy: Copy { generation, db, .. }, marked, .. }) = rewriting.now.take() else { return };
         tracing::warn!(%error, "rewriting the store is given up, and will be tried again");
-        drop(db);
-        if let Err(error) = self.disk.remove(generation) {
+        let disk = self.disk.clone();
+        let removed = self.guard.run(move || {
+            drop(db);
+            disk.remove(generation)
+        });
+        if let Err(error) = removed {
             tracing::warn!(%error, "what was copied can't be removed");
             if marked {
-                self.current().db = None;
+                self.let_go(self.current().db.take());
             }
         }
     }
@@ -164,10 +274,8 @@ mod tests {
     /// A store with rows for many slices, about to be rewritten.
     fn wasteful(disk: &Arc<Model>) -> Store {
         let store = Store::on(disk.clone()).unwrap();
-        store.commit(&(0..200).map(|n| row(n, &[7; 4096])).collect(), true).unwrap();
-        let mut rewriting = store.rewriting();
-        store.start(&mut rewriting).unwrap();
-        drop(rewriting);
+        store.commit((0..200).map(|n| row(n, &[7; 4096])).collect(), true).unwrap();
+        store.start(&mut store.side().rewriting).unwrap();
         store
     }
 
@@ -176,10 +284,10 @@ mod tests {
         let disk = Arc::new(Model::default());
         let store = wasteful(&disk);
         let mut n = 0;
-        while store.tend(0) {
+        while store.tend(0, u64::MAX, false).is_some() {
             // Changed, removed and new, before the cursor and behind it.
-            store.commit(&[row(n, b"changed"), row(199 - n, b"late"), (row(100 + n, b"").0, None)].into(), true).unwrap();
-            store.commit(&[row(1_000 + n, b"new")].into(), true).unwrap();
+            store.commit([row(n, b"changed"), row(199 - n, b"late"), (row(100 + n, b"").0, None)].into(), true).unwrap();
+            store.commit([row(1_000 + n, b"new")].into(), true).unwrap();
             n += 1;
         }
         assert!(n > 3, "{n} slices");

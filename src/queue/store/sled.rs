@@ -16,6 +16,7 @@ use std::fs::File;
 use std::ops::Range;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
+use std::time::Duration;
 
 use super::{Db, Key, StoreError, Visit, Writes};
 
@@ -41,7 +42,15 @@ impl Sled {
             .cache_capacity(CACHE)
             .flush_every_ms(None) // `sync` says when
             .mode(sled::Mode::HighThroughput);
-        let db = caught(|| Ok(config.open()?))?;
+        let mut tries = 0;
+        let db = loop {
+            match caught(|| Ok(config.open()?)) {
+                // An engine that was just let go may hold its lock for a moment.
+                Err(StoreError::Locked) if tries < 10 => std::thread::sleep(Duration::from_millis(50)),
+                opened => break opened?,
+            }
+            tries += 1;
+        };
         let log = File::open(dir.join("db")).map_err(StoreError::io("opening the store's log"))?;
         File::open(dir.join("conf")).and_then(|c| c.sync_all()).map_err(StoreError::io("syncing the store's settings"))?;
         // The directory entries of a new store must be as durable as its first record.

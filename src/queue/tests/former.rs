@@ -17,7 +17,7 @@ fn bytes(hex: &str) -> Vec<u8> {
 fn version_1() -> Bench {
     let mut bench = Bench::new(config());
     let rows = VERSION_1.lines().map(|line| line.split_once(' ').unwrap()).map(|(k, v)| (bytes(k), Some(bytes(v))));
-    bench.store().commit(&rows.collect(), true).unwrap();
+    bench.store().commit(rows.collect(), true).unwrap();
     bench.reopen(START + 60_000);
     bench
 }

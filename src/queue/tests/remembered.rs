@@ -74,7 +74,7 @@ fn inv9_expired_keys_and_notes_leave_nothing_behind_and_each_tidying_is_bounded(
     bench.reopen(START + 1_000);
     let WriterSide::Inline(writer) = &mut *bench.queue.writer() else { unreachable!() };
     let mut rounds = 1;
-    while writer.tidy() {
+    while writer.tidy().is_some() {
         rounds += 1;
     }
     assert!(rounds >= 900 / engine::SWEEP, "{rounds}");
@@ -178,7 +178,7 @@ fn inv6_a_key_a_note_and_a_clock_that_are_damaged_are_written_over() {
     bench.queue.finish(bench.claim("a", 9)[0], Finish::Delivered { confirmed_in: None }, None);
     let (sink, lane) = bench.lanes("s", &["a"])[0];
     let damaged = [keys::unique(key("k")), keys::note(key("n")), keys::clock(sink, lane)];
-    bench.store().commit(&damaged.into_iter().map(|k| (k, Some(b"damage".to_vec()))).collect(), true).unwrap();
+    bench.store().commit(damaged.into_iter().map(|k| (k, Some(b"damage".to_vec()))).collect(), true).unwrap();
     assert_eq!(bench.queue.note(key("n")), None);
     assert!(!bench.queue.check().is_empty());
     assert_eq!(append(&bench, 2, [(Some(unique("k", DAY)), Some(note("n", b"2", DAY)))]), Ok(vec![None]));
