@@ -196,8 +196,14 @@ fn stamps(dir: &Path) -> io::Result<Vec<(PathBuf, u64, i64, i64)>> {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+
     use super::super::{Store, Writes};
     use super::*;
+
+    fn row(value: &[u8]) -> Writes {
+        [(b"a".to_vec(), Some(value.to_vec()))].into()
+    }
 
     #[test]
     fn a_commit_is_there_after_reopening_and_a_second_opener_is_told() {
@@ -211,5 +217,63 @@ mod tests {
         store.commit([(b"a".to_vec(), None)].into(), false).unwrap();
         assert_eq!(store.get(b"a").unwrap(), None);
         assert_eq!(store.get(b"b").unwrap(), Some(b"2".to_vec()));
+    }
+
+    #[test]
+    fn inv8_a_copy_of_the_files_of_an_open_engine_has_all_that_was_synced() {
+        let dir = tempfile::tempdir().unwrap();
+        let disk = Files::new(dir.path());
+        let wedged = disk.open(0).unwrap();
+        wedged.apply(&row(b"1")).unwrap();
+        wedged.sync().unwrap();
+        disk.copy(0, 1).unwrap();
+        let copy = disk.open(1).unwrap();
+        assert_eq!(copy.get(b"a").unwrap(), Some(b"1".to_vec()));
+
+        // The one that was left behind writes on, and takes nothing but what it writes.
+        let held = File::open(dir.path().join("store/db")).unwrap();
+        assert!(held.metadata().unwrap().blocks() > 0);
+        disk.abandon(0).unwrap();
+        assert_eq!((held.metadata().unwrap().blocks(), disk.generations().unwrap()), (0, vec![1]));
+        let _ = wedged.apply(&row(b"2")).and_then(|()| wedged.sync());
+        copy.sync().unwrap();
+        assert_eq!(copy.get(b"a").unwrap(), Some(b"1".to_vec()));
+    }
+
+    #[test]
+    fn inv8_files_that_are_written_while_they_are_copied_are_no_copy() {
+        let dir = tempfile::tempdir().unwrap();
+        let disk = Files::new(dir.path());
+        drop(disk.open(0).unwrap());
+        let (copied, writes) = (AtomicBool::new(false), AtomicU32::new(0));
+        std::thread::scope(|scope| {
+            scope.spawn(|| {
+                let mut file = File::create(dir.path().join("store/another")).unwrap();
+                while !copied.load(Ordering::Relaxed) {
+                    file.write_all(b"late").unwrap();
+                    writes.fetch_add(1, Ordering::Relaxed);
+                }
+            });
+            while writes.load(Ordering::Relaxed) == 0 {}
+            let error = disk.copy(0, 1).unwrap_err();
+            copied.store(true, Ordering::Relaxed);
+            assert!(error.to_string().contains("still written"), "{error}");
+        });
+        assert_eq!(disk.generations().unwrap(), [0]);
+        assert!(!dir.path().join("copy-1").exists());
+    }
+
+    #[test]
+    fn the_ballast_has_all_its_blocks_and_a_probe_leaves_nothing() {
+        let dir = tempfile::tempdir().unwrap();
+        let disk = Files::new(dir.path());
+        assert!(disk.ballast(1 << 20).unwrap());
+        assert!(!disk.ballast(1 << 20).unwrap(), "it is there");
+        assert!(disk.room().unwrap().used >= 1 << 20);
+        assert!(disk.ballast(2 << 20).unwrap(), "of another size");
+        assert!(allocated(&fs::metadata(dir.path().join("ballast")).unwrap()) >= 2 << 20);
+        assert!(disk.ballast(0).unwrap() && !disk.ballast(0).unwrap());
+        disk.probe().unwrap();
+        assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 0);
     }
 }

@@ -251,7 +251,12 @@ impl Store {
 
 #[cfg(test)]
 mod tests {
+    use std::path::Path;
+    use std::process::Command;
+
     use super::super::Disk;
+    use super::super::files::Files;
+    use super::super::guard::Guard;
     use super::super::model::Model;
     use super::*;
 
@@ -297,5 +302,89 @@ mod tests {
         disk.crash();
         drop(store);
         assert_eq!(all(&Store::on(disk).unwrap()), expected);
+    }
+
+    /// On the engine itself: many rows that came and went, some that stayed. Rewritten as soon as it is worth a megabyte.
+    fn real(dir: &Path) -> Store {
+        let pace = Pace { floor: 1 << 20, slice: 8 << 10, step: 32 << 10, ..Pace::default() };
+        Store::guarded(Arc::new(Files::new(dir)), Guard::new(), pace).unwrap()
+    }
+
+    /// Bytes of what stays.
+    fn fill(store: &Store) -> u64 {
+        for n in 0..20 {
+            store.commit((0..100).map(|k| row(n * 100 + k, &[7; 2048])).collect(), false).unwrap();
+        }
+        store.commit((0..1800).map(|k| (row(k, b"").0, None)).collect(), true).unwrap();
+        200 * 2048
+    }
+
+    fn rewrite(store: &Store, live: u64) {
+        while store.tend(live, u64::MAX, false).is_some() {}
+    }
+
+    #[test]
+    fn inv9_the_disk_comes_down_and_what_is_fresh_is_not_rewritten_again() {
+        let dir = tempfile::tempdir().unwrap();
+        let store = real(dir.path());
+        let live = fill(&store);
+        let (before, rows) = (store.footprint().unwrap(), all(&store));
+        assert!(before > 5 * live, "{before}");
+        rewrite(&store, live);
+        assert_eq!(store.generation(), 1);
+        let after = store.footprint().unwrap();
+        assert!(after < (1 << 20) + 3 * live, "{before} {after}");
+        for _ in 0..2 {
+            // Even if nothing of it were alive.
+            rewrite(&store, 0);
+            assert_eq!(store.generation(), 1, "{after}");
+        }
+        drop(store);
+        let store = real(dir.path());
+        rewrite(&store, 0);
+        assert_eq!((store.generation(), all(&store)), (1, rows));
+        assert_eq!(Files::new(dir.path()).generations().unwrap(), [1]);
+    }
+
+    #[test]
+    fn inv8_a_process_that_dies_while_it_rewrites_leaves_a_whole_store() {
+        let dir = tempfile::tempdir().unwrap();
+        let mut store = real(dir.path());
+        let live = fill(&store);
+        let mut slices = 0;
+        for n in 0.. {
+            for _ in 0..slices {
+                if store.tend(live, u64::MAX, false).is_none() {
+                    break;
+                }
+            }
+            store.commit([row(10_000 + n, b"late"), (row(1800 + n, b"").0, None)].into(), true).unwrap();
+            let expected = all(&store);
+            // What the directory would be like, had the process been killed.
+            let killed = tempfile::tempdir().unwrap();
+            let copied = Command::new("cp").arg("-r").arg(dir.path()).arg(killed.path()).status().unwrap();
+            assert!(copied.success());
+            let copy = killed.path().join(dir.path().file_name().unwrap());
+            assert_eq!(all(&real(&copy)), expected, "after {slices} slices");
+            drop(store);
+            store = real(dir.path());
+            assert_eq!(all(&store), expected, "after {slices} slices");
+            if store.generation() > 0 {
+                break;
+            }
+            slices += 7;
+        }
+        assert!(slices > 28, "{slices}: dead in the middle of it as well");
+    }
+
+    #[test]
+    fn a_copy_that_does_not_fit_is_not_begun_and_a_low_disk_is_tidied_up_sooner() {
+        let dir = tempfile::tempdir().unwrap();
+        let store = real(dir.path());
+        let live = fill(&store);
+        assert_eq!(store.tend(live, 2 * live + MARGIN - 1, false), None);
+        let half = (store.footprint().unwrap() - (1 << 19)) / WASTE; // alive, were half a floor wasted
+        assert_eq!(store.tend(half, u64::MAX, false), None);
+        assert!(store.tend(half, u64::MAX, true).is_some());
     }
 }

@@ -188,7 +188,8 @@ struct Trial {
 impl Trial {
     fn new(config: config::Queue) -> Self {
         let disk = Arc::new(Hard::default());
-        let store = Store::guarded(Arc::new(Shelf(disk.clone())), Guard::new(), Pace::default()).unwrap();
+        let pace = Pace { floor: 0, slice: 4096, step: 8192, pause: Duration::ZERO };
+        let store = Store::guarded(Arc::new(Shelf(disk.clone())), Guard::new(), pace).unwrap();
         store.set_limit(LONG);
         let queue = Queue::inline_on(store, &config, &["a", "b"], Clock::Fixed(START)).unwrap();
         Self { disk, bench: Bench { disk: Arc::default(), queue, config } }
@@ -344,4 +345,35 @@ fn inv3_a_queue_on_a_disk_that_does_not_answer_is_closed_in_time() {
         drop(answer);
         disk.hang(None);
     }
+}
+
+#[test]
+fn inv3_inv8_rewriting_that_finds_no_room_harms_nothing_and_one_that_hangs_is_healed() {
+    let trial = Trial::new(config());
+    for n in 1..=3 {
+        trial.bench.append("s", n, &["a"]).unwrap();
+    }
+    let store = trial.bench.store();
+    let begin = || {
+        assert!(store.tend(0, u64::MAX, false).is_some());
+        assert!(store.tend(0, u64::MAX, false).is_some());
+    };
+    begin();
+    let enough = std::mem::replace(&mut trial.disk.state().free, 10);
+    while store.tend(0, u64::MAX, false).is_some() {}
+    assert_eq!(trial.disk.model.generations().unwrap(), [0]);
+    trial.disk.state().free = enough;
+    trial.bench.append("s", 4, &["a"]).unwrap();
+
+    begin();
+    let copy = trial.disk.model.generations().unwrap()[1];
+    assert_eq!(copy, 2, "a number is used once");
+    trial.append_hangs(5, Hang::Apply, copy);
+    trial.tick_until("ok");
+    assert_eq!(trial.disk.model.generations().unwrap(), [3]);
+    trial.disk.hang(None);
+    trial.disk.wait_for_hanging(0);
+    trial.bench.append("s", 6, &["a"]).unwrap();
+    assert_eq!(trial.ids(), [1, 2, 3, 4, 6]);
+    trial.assert_in_order();
 }
