@@ -50,6 +50,8 @@ pub struct Writer {
     pub metrics: Metrics,
     /// When the oldest write that isn't synced yet was made.
     unsynced: Option<Instant>,
+    /// Memory has to be read from the store again before anything is committed.
+    stale: bool,
     tidied: Instant,
     /// How many requests to gather, and how long: see [`gathering`].
     gather: (usize, Duration),
@@ -64,6 +66,7 @@ impl Writer {
             space,
             metrics,
             unsynced: None,
+            stale: false,
             tidied: Instant::now(),
             gather: (0, Duration::ZERO),
         };
@@ -135,6 +138,7 @@ impl Writer {
         if store.is_stuck() {
             return Err((StoreError::Stuck.into(), Vec::new())); // a read may hang as well
         }
+        self.read_again().map_err(|error| (error, Vec::new()))?;
         let now = self.shared.clock.now_ms();
         self.shared.committing.store(now.max(1), Ordering::Relaxed);
         let mut claimed = Vec::new();
@@ -176,17 +180,29 @@ impl Writer {
                 sink.claimed.remove(&claim.lane);
             }
         }
+        self.stale = true;
         if self.engine.store.is_stuck() {
-            return; // it is read when the store is opened anew
+            return; // a read may hang, or see half of what is applied yet
         }
-        if let Err(error) = recover::reload(&mut self.engine) {
+        if let Err(error) = self.read_again() {
             tracing::error!(%error, "the queue can't be read after a failed commit");
         }
         self.publish();
     }
 
+    fn read_again(&mut self) -> Result<(), TxnError> {
+        if self.stale {
+            recover::reload(&mut self.engine)?;
+            self.stale = false;
+        }
+        Ok(())
+    }
+
     fn sync_if_due(&mut self) {
         let Durability::Interval(interval) = self.durability else { return };
+        if self.shared.failing.load(Ordering::Relaxed) {
+            return;
+        }
         if self.unsynced.is_some_and(|since| since.elapsed() >= interval) {
             match self.engine.store.sync() {
                 Ok(()) => self.unsynced = None,
@@ -252,7 +268,8 @@ impl Writer {
             return false;
         }
         let store = self.engine.store.clone();
-        let reopened = store.reopen().map_err(TxnError::from).and_then(|()| recover::reload(&mut self.engine));
+        self.stale = true;
+        let reopened = store.reopen().map_err(TxnError::from).and_then(|()| self.read_again());
         // The first write shows whether it really works.
         let works = reopened.and_then(|()| {
             let mut txn = Txn::new(&store);
@@ -266,6 +283,7 @@ impl Writer {
                 self.shared.failing.store(false, Ordering::Relaxed);
                 true
             }
+            Err(TxnError::Store(StoreError::Stuck)) => false,
             Err(error) => {
                 tracing::error!(%error, "the queue could not be opened again");
                 self.failed(&error);

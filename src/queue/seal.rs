@@ -153,7 +153,7 @@ impl Engine {
         }
         let writes = self.close(txn)?;
         if !writes.is_empty() {
-            store.commit(&writes, true)?;
+            store.commit(writes, true)?;
         }
         Ok(())
     }

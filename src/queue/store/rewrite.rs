@@ -256,7 +256,6 @@ mod tests {
 
     use super::super::Disk;
     use super::super::files::Files;
-    use super::super::guard::Guard;
     use super::super::model::Model;
     use super::*;
 
@@ -307,7 +306,7 @@ mod tests {
     /// On the engine itself: many rows that came and went, some that stayed. Rewritten as soon as it is worth a megabyte.
     fn real(dir: &Path) -> Store {
         let pace = Pace { floor: 1 << 20, slice: 8 << 10, step: 32 << 10, ..Pace::default() };
-        Store::guarded(Arc::new(Files::new(dir)), Guard::new(), pace).unwrap()
+        Store::paced(Arc::new(Files::new(dir)), pace).unwrap()
     }
 
     /// Bytes of what stays.
