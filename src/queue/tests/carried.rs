@@ -293,7 +293,7 @@ fn inv8_a_record_that_cannot_be_read_is_not_passed_over_in_silence() {
     for n in 1..=3 {
         bench.append("s", n, &["a"]).unwrap();
     }
-    bench.store().commit(&[(keys::chunk(2, 0), Some(vec![1, 2, 3]))].into(), true).unwrap();
+    bench.store().commit([(keys::chunk(2, 0), Some(vec![1, 2, 3]))].into(), true).unwrap();
     let page = bench.queue.page(&Filter { limit: 99, ..Filter::default() }).unwrap();
     assert_eq!(page.episodes.iter().map(|v| v.seq).collect::<Vec<_>>(), [1, 3]);
     assert_eq!(page.unreadable.iter().map(|(seq, _)| *seq).collect::<Vec<_>>(), [2]);
