@@ -15,6 +15,7 @@ mod holds;
 mod inspect;
 mod keys;
 mod ledger;
+mod mend;
 mod notes;
 mod oldest;
 mod recover;
@@ -59,7 +60,7 @@ pub use self::ledger::Ledger;
 pub use self::rows::Sent;
 pub use self::types::{
     AppendError, Appended, Attempt, Claim, ClaimRequest, Claims, Deleted, Filter, Finish, Key, Lane, New, Note, Page, QueueError,
-    Select, Seq, SinkId, SinkStats, Standing, State, Stats, Unique, View,
+    ReadError, Select, Seq, SinkId, SinkStats, Standing, State, Stats, Unique, View,
 };
 
 /// The handle that everyone shares; cheap to clone.
@@ -297,15 +298,17 @@ impl Queue {
         }
     }
 
-    /// The episode of a claim; none if it can't be read. Reads the disk: call it off the async threads.
-    pub fn read(&self, seq: Seq) -> Option<Episode> {
+    /// The episode of a claim; none if it is gone. Reads the disk: call it off the async threads.
+    pub fn read(&self, seq: Seq) -> Result<Option<Episode>, ReadError> {
         let Shared { store, seals, .. } = &*self.inner.shared;
         let txn = Txn::new(store);
-        let open = |record: rows::Record| seals.decode(&record.episode, &keys::id(record.id));
-        let read = || Ok::<_, TxnError>(engine::read_record(&txn, seq)?.map(|(record, _)| open(record)).transpose()?);
-        read().unwrap_or_else(|error| {
+        let read = || {
+            let record = engine::read_record(&txn, seq)?;
+            Ok::<_, TxnError>(record.map(|(record, _)| seals.decode(&record.episode, &keys::id(record.id))).transpose()?)
+        };
+        read().map_err(|error| {
             tracing::error!(seq, %error, "an episode can't be read");
-            None
+            error.into()
         })
     }
 
@@ -326,24 +329,24 @@ impl Queue {
     }
 
     /// One episode. Reads the disk: call it off the async threads.
-    pub fn episode(&self, id: Uuid) -> Option<View> {
+    pub fn episode(&self, id: Uuid) -> Result<Option<View>, ReadError> {
         let shared = &self.inner.shared;
         let txn = Txn::new(&shared.store);
         let found = inspect::place(&txn, id).and_then(|seq| match seq {
             Some(seq) => inspect::view(shared, &txn, &self.names(), seq),
             None => Ok(None),
         });
-        found.unwrap_or_else(|error| {
+        found.map_err(|error| {
             tracing::error!(%id, %error, "an episode can't be read");
-            None
+            error.into()
         })
     }
 
     /// A page of episodes. Reads the disk: call it off the async threads.
-    pub fn list(&self, filter: &Filter) -> Page {
-        inspect::page(&self.inner.shared, &self.names(), filter).unwrap_or_else(|error| {
+    pub fn list(&self, filter: &Filter) -> Result<Page, ReadError> {
+        inspect::page(&self.inner.shared, &self.names(), filter).map_err(|error| {
             tracing::error!(%error, "the queue can't be listed");
-            Page::default()
+            error.into()
         })
     }
 
@@ -367,7 +370,8 @@ impl Queue {
     pub fn check(&self) -> Vec<String> {
         let load = || {
             let limits = Limits { max_episodes: 0, max_bytes: 0, keep_delivered: 0, keep_dead: 0 };
-            check::check(&recover::load(self.inner.shared.store.clone(), self.inner.shared.seals.clone(), limits)?)
+            check::check(&recover::load(self.inner.shared.store.clone(), self.inner.shared.seals.clone(), limits)?, &|_| ())
+                .map(|c| c.faults)
         };
         load().unwrap_or_else(|error: TxnError| vec![error.to_string()])
     }

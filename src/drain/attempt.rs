@@ -17,11 +17,14 @@ use super::backoff;
 use super::progress::{Case, Verdict};
 use super::runner::Runner;
 use crate::clock::{self, as_ms};
-use crate::queue::{Attempt, Claim, Finish, Sent};
+use crate::queue::{Attempt, Claim, Finish, ReadError, Sent};
 use crate::sink::{Cause, Delivery, Follow, Presence, Receipt, SinkError};
 
 /// Look-ups that may fail in a row before the attempt is given up for now.
 const FAILED_LOOKS: u32 = 3;
+
+/// How long a claim is held when the store can't be read.
+const UNREAD: Duration = Duration::from_secs(1);
 
 /// What an attempt is for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -46,8 +49,10 @@ enum Ending {
     Exhausted { reason: &'static str },
     /// Looked up only, and not there.
     Absent { sent: Sent },
-    /// The record can't be read.
-    Unreadable,
+    /// The record can't be read, and never will be; or not by this offramp, which the reason tells.
+    Unreadable { reason: &'static str },
+    /// The store can't be read now.
+    Unread,
     /// Deleted meanwhile, or the queue takes no more writes: the claim is all there is to give back.
     Gone,
 }
@@ -66,11 +71,16 @@ struct Work {
 pub async fn run(runner: Arc<Runner>, claim: Claim, purpose: Purpose) {
     let began = Instant::now();
     let (queue, seq) = (runner.queue.clone(), claim.seq);
-    let episode = tokio::task::spawn_blocking(move || queue.read(seq)).await.ok().flatten();
-    let captured_at = episode.as_ref().map(|e| e.captured_at);
-    let (ending, attempts) = match episode {
-        None => (Ending::Unreadable, claim.attempts),
-        Some(episode) => {
+    let read = tokio::task::spawn_blocking(move || queue.read(seq)).await;
+    let captured_at = read.as_ref().ok().and_then(|read| Some(read.as_ref().ok()?.as_ref()?.captured_at));
+    let (ending, attempts) = match read {
+        Ok(Err(ReadError::Store(_))) => {
+            tokio::time::sleep(UNREAD).await; // the writer looks after the store meanwhile
+            (Ending::Unread, claim.attempts)
+        }
+        Ok(Err(ReadError::Foreign { reason, .. })) => (Ending::Unreadable { reason }, claim.attempts),
+        Ok(Ok(None) | Err(ReadError::Unreadable(_))) | Err(_) => (Ending::Unreadable { reason: "unreadable" }, claim.attempts),
+        Ok(Ok(Some(episode))) => {
             let delivery = Delivery { episode: Arc::new(episode), at: claim.at };
             let attempts = claim.attempts;
             let mut work = Work { runner: runner.clone(), claim, delivery, purpose, attempts, trial: None };
@@ -212,7 +222,14 @@ async fn record(runner: &Runner, claim: Claim, attempts: u32, captured_at: Optio
             ("stalled", Finish::Hold { sent }, Some(error))
         }
         Ending::Exhausted { reason } => ("dead", Finish::Dead { reason }, None),
-        Ending::Unreadable => ("dead", Finish::Dead { reason: "unreadable" }, None),
+        Ending::Unreadable { reason } => ("dead", Finish::Dead { reason }, None),
+        Ending::Unread => {
+            // No attempt was made; the claim has counted one, unless none was left.
+            let counted = claim.sent == Sent::No && claim.exhausted.is_none();
+            let finish = if counted { Finish::Uncount } else { Finish::Hold { sent: claim.sent } };
+            runner.queue.finish(claim, finish, None);
+            return;
+        }
         Ending::Absent { sent } => {
             runner.queue.finish(claim, Finish::Hold { sent }, None);
             return;

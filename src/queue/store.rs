@@ -7,23 +7,35 @@
 //!
 //! - `sled`: one database, and what was measured about it.
 //! - `files`: the disk, that is the queue's directory.
+//! - `raw`: reading what sled has written without sled, around what is damaged.
+//! - `read`: a store that nobody has open, read without changing anything.
+//! - `salvage`: a damaged generation is set aside, and what can be read of it goes to a fresh one.
+//! - `witness`: how one that lost its end is found out.
 //! - `rewrite`: the rows that are alive go to a fresh generation while the queue serves, so that the disk comes down when the backlog does.
 //! - `model`: a disk in memory for tests, which loses what was not synced, and fails when told to.
 
 mod files;
 #[cfg(test)]
 pub(crate) mod model;
+mod raw;
+mod read;
 mod rewrite;
+mod salvage;
 mod sled;
+mod witness;
 
 use std::collections::BTreeMap;
 use std::ops::Range;
 use std::path::Path;
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, RwLockWriteGuard};
 use std::time::Instant;
 
 use self::files::Files;
+pub use self::read::Reading;
 use self::rewrite::Rewrite;
+pub use self::salvage::Remains;
+pub use self::witness::Witness;
 use super::keys::{self, Key};
 
 /// The longest value (bytes) that stays inside sled's log.
@@ -50,6 +62,9 @@ pub enum StoreError {
     /// What is on the disk is not what the engine wrote, as far as the engine can tell.
     #[error("the database is damaged: {0}")]
     Damaged(String),
+    /// It is open for reading alone.
+    #[error("open for reading alone")]
+    ReadOnly,
     /// The system.
     #[error("{what} failed: {source}")]
     Io {
@@ -94,6 +109,27 @@ pub trait Disk: Send + Sync {
 
     /// Bytes that a generation takes on the disk.
     fn size(&self, generation: Generation) -> Result<u64, StoreError>;
+
+    /// Makes a damaged generation, that nobody has open, one that waits to be salvaged, and none of the generations any more.
+    fn condemn(&self, generation: Generation) -> Result<(), StoreError>;
+
+    /// Those that wait to be salvaged.
+    fn condemned(&self) -> Result<Vec<Generation>, StoreError>;
+
+    /// What is damaged in a generation that nobody has open, if anything is. Reads all of it, and changes nothing.
+    fn examine(&self, generation: Generation) -> Result<Option<String>, StoreError>;
+
+    /// What can be read of a generation, condemned or not, that nobody has open. Changes nothing.
+    fn remains(&self, generation: Generation) -> Result<Remains, StoreError>;
+
+    /// Puts one that was condemned where nothing touches it any more; where that is.
+    fn quarantine(&self, generation: Generation) -> Result<String, StoreError>;
+
+    /// How far the store had come, as far as that is known.
+    fn witness(&self) -> Option<Witness>;
+
+    /// Notes how far the store has come.
+    fn remember(&self, witness: &Witness) -> Result<(), StoreError>;
 }
 
 /// The store of a queue. Reads come from any thread; everything else from one.
@@ -101,6 +137,16 @@ pub struct Store {
     disk: Arc<dyn Disk>,
     current: RwLock<Current>,
     rewrite: Mutex<Rewriting>,
+    damage: Damage,
+}
+
+/// What the engine has said of damage.
+#[derive(Default)]
+struct Damage {
+    /// Since it was opened.
+    now: AtomicBool,
+    /// How often it has been opened again because of that.
+    reopened: AtomicU32,
 }
 
 struct Current {
@@ -126,18 +172,22 @@ impl Store {
 
     /// Opens or creates the store on a disk. Of what an interrupted rewriting left, nothing stays.
     pub fn on(disk: Arc<dyn Disk>) -> Result<Self, StoreError> {
-        let current = Current::find(&*disk)?;
-        Ok(Self { disk, current: RwLock::new(current), rewrite: Mutex::default() })
+        let current = Current::find(&disk)?;
+        Ok(Self::with(disk, current))
+    }
+
+    fn with(disk: Arc<dyn Disk>, current: Current) -> Self {
+        Self { disk, current: RwLock::new(current), rewrite: Mutex::default(), damage: Damage::default() }
     }
 
     /// The value of a key.
     pub fn get(&self, key: &[u8]) -> Result<Option<Vec<u8>>, StoreError> {
-        self.db()?.get(key)
+        self.heed(self.db()?.get(key))
     }
 
     /// Visits the entries of a range in order.
     pub fn scan(&self, range: Range<Key>, visit: Visit<'_>) -> Result<(), StoreError> {
-        self.db()?.scan(range, visit)
+        self.heed(self.db()?.scan(range, visit))
     }
 
     /// Applies all of `writes` or none of them; with `sync` they are on stable storage when this returns.
@@ -148,7 +198,7 @@ impl Store {
             db.apply(writes)?;
             if sync { db.sync() } else { Ok(()) }
         };
-        let done = commit();
+        let done = self.heed(commit());
         let followed = match (&done, &mut rewriting.now) {
             (Ok(()), Some(rewrite)) => rewrite.follow(writes),
             (Err(_), _) => Err(StoreError::Closed), // who knows what is in there now
@@ -162,7 +212,7 @@ impl Store {
 
     /// Returns once everything committed so far is on stable storage.
     pub fn sync(&self) -> Result<(), StoreError> {
-        self.db()?.sync()
+        self.heed(self.db()?.sync())
     }
 
     /// Starts afresh from what is on the disk, after an error. What was not synced may be gone.
@@ -170,8 +220,41 @@ impl Store {
         self.give_up(&mut self.rewriting(), &StoreError::Closed);
         let mut current = self.current();
         current.db = None; // gives the engine's lock on the directory back
-        *current = Current::find(&*self.disk)?;
+        *current = match self.condemned(current.generation)? {
+            Some(why) => {
+                self.damage.reopened.store(0, Ordering::Relaxed);
+                salvage::salvage(&self.disk, current.generation, &why)?
+            }
+            None => Current::find(&self.disk)?,
+        };
+        self.damage.now.store(false, Ordering::Relaxed);
         Ok(())
+    }
+
+    /// Whether the engine has met damage since it was opened: to be opened again.
+    pub fn is_damaged(&self) -> bool {
+        self.damage.now.load(Ordering::Relaxed)
+    }
+
+    /// Writes down how far the queue has come, from what is in the store: to be called when all of it is on stable storage.
+    pub fn bear_witness(&self) -> Result<(), StoreError> {
+        self.disk.remember(&Witness::of(&*self.db()?)?)
+    }
+
+    /// Why the present generation is to be salvaged. The engine calls damage what may be an error of the system that it did not bear: so once
+    /// it is only opened again, and then what it wrote must be damaged indeed.
+    fn condemned(&self, generation: Generation) -> Result<Option<String>, StoreError> {
+        if !self.is_damaged() || self.damage.reopened.fetch_add(1, Ordering::Relaxed) == 0 {
+            return Ok(None);
+        }
+        self.disk.examine(generation)
+    }
+
+    fn heed<T>(&self, done: Result<T, StoreError>) -> Result<T, StoreError> {
+        if matches!(done, Err(StoreError::Damaged(_))) {
+            self.damage.now.store(true, Ordering::Relaxed);
+        }
+        done
     }
 
     fn db(&self) -> Result<Arc<dyn Db>, StoreError> {
@@ -189,16 +272,20 @@ impl Store {
 }
 
 impl Current {
-    /// The latest generation that is whole and not left; the others go.
-    fn find(disk: &dyn Disk) -> Result<Self, StoreError> {
+    /// The latest generation that is whole and not left; the others go. Where it is damaged it is salvaged.
+    fn find(disk: &Arc<dyn Disk>) -> Result<Self, StoreError> {
+        for condemned in disk.condemned()? {
+            salvage::resume(disk, condemned, "it was being salvaged when the process ended")?;
+        }
         let mut generations = disk.generations()?;
         if generations.is_empty() {
-            return Ok(Self { generation: 0, db: Some(disk.open(0)?) });
+            disk.open(0)?;
+            generations.push(0);
         }
         generations.sort_unstable();
-        let mut damaged = None;
+        let mut damaged = Vec::new();
         for &generation in generations.iter().rev() {
-            match open_whole(disk, generation) {
+            match open_whole(&**disk, generation) {
                 Ok(None) => {}
                 Ok(Some(db)) => {
                     for other in generations.iter().filter(|g| **g != generation) {
@@ -207,19 +294,30 @@ impl Current {
                     return Ok(Self { generation, db: Some(db) });
                 }
                 // A copy that never became whole may be in any state. If it is more than that, the one before it was left.
-                Err(StoreError::Damaged(error)) => damaged = damaged.or(Some(error)),
+                Err(StoreError::Damaged(why)) => damaged.push((generation, why)),
                 Err(error) => return Err(error),
             }
         }
-        Err(StoreError::Damaged(damaged.unwrap_or_else(|| format!("none of the generations {generations:?} is whole"))))
+        salvage::latest(disk, &generations, damaged)
     }
 }
 
-/// A generation, if it counts.
+/// A generation, if it counts. One that is older than it was already is damaged.
 fn open_whole(disk: &dyn Disk, generation: Generation) -> Result<Option<Arc<dyn Db>>, StoreError> {
     let db = disk.open(generation)?;
-    let whole = generation == 0 || db.get(&keys::whole())?.is_some();
-    Ok(if whole && db.get(&keys::left())?.is_none() { Some(db) } else { None })
+    if !counts(generation, &*db)? {
+        return Ok(None);
+    }
+    let Some(witness) = disk.witness() else { return Ok(Some(db)) };
+    match Witness::of(&*db)?.behind(&witness) {
+        Some(why) => Err(StoreError::Damaged(why)),
+        None => Ok(Some(db)),
+    }
+}
+
+/// Whether a generation is whole and not left.
+fn counts(generation: Generation, db: &dyn Db) -> Result<bool, StoreError> {
+    Ok((generation == 0 || db.get(&keys::whole())?.is_some()) && db.get(&keys::left())?.is_none())
 }
 
 #[cfg(test)]
@@ -248,6 +346,34 @@ mod tests {
 
         fn size(&self, generation: Generation) -> Result<u64, StoreError> {
             self.0.size(generation)
+        }
+
+        fn condemn(&self, generation: Generation) -> Result<(), StoreError> {
+            self.0.condemn(generation)
+        }
+
+        fn condemned(&self) -> Result<Vec<Generation>, StoreError> {
+            self.0.condemned()
+        }
+
+        fn examine(&self, generation: Generation) -> Result<Option<String>, StoreError> {
+            self.0.examine(generation)
+        }
+
+        fn remains(&self, generation: Generation) -> Result<Remains, StoreError> {
+            self.0.remains(generation)
+        }
+
+        fn quarantine(&self, generation: Generation) -> Result<String, StoreError> {
+            self.0.quarantine(generation)
+        }
+
+        fn witness(&self) -> Option<Witness> {
+            self.0.witness()
+        }
+
+        fn remember(&self, witness: &Witness) -> Result<(), StoreError> {
+            self.0.remember(witness)
         }
     }
 
@@ -278,11 +404,17 @@ mod tests {
         assert!(found(&model, &[0]).is_ok_and(|g| g == 3));
         put(&model, 4, keys::whole());
         put(&model, 3, keys::left());
-        assert!(found(&model, &[4]).unwrap_err().contains("as told"), "what was left is not gone back to");
-        assert_eq!(model.generations().unwrap(), [3, 4], "and nothing is removed then");
-        assert_eq!(found(&model, &[]), Ok(4));
+        assert_eq!(found(&model, &[4]), Ok(5), "what was left is not gone back to");
+        assert_eq!(
+            (model.generations().unwrap(), model.quarantined()),
+            (vec![5], vec![4]),
+            "and what can't be opened is salvaged"
+        );
         put(&model, 9, b"row".to_vec());
-        model.remove(4).unwrap();
-        assert!(found(&model, &[]).unwrap_err().contains("none of the generations [9] is whole"));
+        assert_eq!(found(&model, &[5, 9]), Ok(10), "a copy is no more than that although both can't be opened");
+        assert_eq!(model.quarantined(), [4, 5]);
+        put(&model, 12, b"row".to_vec());
+        model.remove(10).unwrap();
+        assert_eq!(found(&model, &[]), Ok(13), "a copy that there is nothing else of is better than nothing");
     }
 }

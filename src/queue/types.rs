@@ -158,6 +158,25 @@ pub enum QueueError {
     },
 }
 
+/// Why something in the queue could not be read.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum ReadError {
+    /// The bytes of this episode are no episode.
+    #[error("it can't be read: {0}")]
+    Unreadable(String),
+    /// Another offramp can read it: a later one, or one with the key.
+    #[error("this offramp can't read it: {why}")]
+    Foreign {
+        /// The reason of its dead letter.
+        reason: &'static str,
+        /// What it lacks.
+        why: String,
+    },
+    /// The store as a whole; it may be readable later.
+    #[error("the queue can't be read now: {0}")]
+    Store(String),
+}
+
 /// What a scheduler asks for.
 #[derive(Debug, Clone, Copy)]
 pub struct ClaimRequest {

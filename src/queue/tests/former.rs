@@ -29,7 +29,7 @@ fn inv8_a_queue_of_version_1_is_in_order_and_all_of_it_is_read() {
     let stats = bench.queue.stats();
     assert_eq!((stats.ledger.captured, stats.ledger.delivered, stats.ledger.dead, stats.ledger.pending), (7, 2, 1, 4));
     assert_eq!(stats.sinks[1].paused.as_deref(), Some("operator"));
-    let listed = bench.queue.list(&Filter { limit: 99, ..Filter::default() }).episodes;
+    let listed = bench.queue.list(&Filter { limit: 99, ..Filter::default() }).unwrap().episodes;
     assert_eq!(listed.iter().map(|v| v.seq).collect::<Vec<_>>(), [1, 2, 3, 4, 5, 6]);
     for view in &listed {
         let n = view.seq;
