@@ -19,6 +19,7 @@ mod sinks;
 mod source;
 mod status;
 mod table;
+mod verify;
 
 use std::io::Write;
 use std::process::ExitCode;
@@ -85,9 +86,11 @@ fn code_of(done: Result<(), Failure>) -> ExitCode {
 }
 
 async fn dispatch(command: Command, config: &Config, out: &mut Output) -> Result<(), Failure> {
-    if let Command::Status(args) = command {
-        return status::run(&args, config, out).await;
-    }
+    let command = match command {
+        Command::Status(args) => return status::run(&args, config, out).await,
+        Command::Verify(args) => return verify::run(&args, &config.queue, out),
+        command => command,
+    };
     let source = Source::open(config).await?;
     match command {
         Command::Episodes(args) => episodes::run(&args, &source, out).await,
@@ -98,7 +101,9 @@ async fn dispatch(command: Command, config: &Config, out: &mut Output) -> Result
         Command::Pause(args) => sinks::set_paused(&args.sink, true, &source, out).await,
         Command::Resume(args) => sinks::set_paused(&args.sink, false, &source, out).await,
         // `main` has dispatched them before a source was needed.
-        Command::Run | Command::Check | Command::Presets(_) | Command::Demo(_) | Command::Status(_) => Ok(()),
+        Command::Run | Command::Check | Command::Presets(_) | Command::Demo(_) | Command::Status(_) | Command::Verify(_) => {
+            Ok(())
+        }
     }
 }
 

@@ -30,6 +30,7 @@ pub(crate) mod tests;
 mod times;
 mod txn;
 mod types;
+pub mod verify;
 
 use std::fs::File;
 use std::future::Future;
@@ -56,6 +57,7 @@ use crate::config;
 use crate::episode::Episode;
 use crate::telemetry::metrics::Metrics;
 
+pub use self::check::{Census, SinkCensus};
 pub use self::ledger::Ledger;
 pub use self::rows::Sent;
 pub use self::types::{

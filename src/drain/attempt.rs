@@ -221,8 +221,7 @@ async fn record(runner: &Runner, claim: Claim, attempts: u32, captured_at: Optio
             let error = SinkError { cause: Cause::Timeout, message, retry_after: None, ambiguous: true };
             ("stalled", Finish::Hold { sent }, Some(error))
         }
-        Ending::Exhausted { reason } => ("dead", Finish::Dead { reason }, None),
-        Ending::Unreadable { reason } => ("dead", Finish::Dead { reason }, None),
+        Ending::Exhausted { reason } | Ending::Unreadable { reason } => ("dead", Finish::Dead { reason }, None),
         Ending::Unread => {
             // No attempt was made; the claim has counted one, unless none was left.
             let counted = claim.sent == Sent::No && claim.exhausted.is_none();

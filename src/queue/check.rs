@@ -4,6 +4,8 @@
 
 use std::collections::BTreeMap;
 
+use serde::Serialize;
+
 use super::append::not_before;
 use super::codec::{self, CodecError};
 use super::engine::Engine;
@@ -12,7 +14,7 @@ use super::mend::{each_record, each_row};
 use super::notes::{self, UNIQUE};
 use super::retention::ROWS;
 use super::rows::{Ended, NoteRow, Record, Taken, Waiting};
-use super::txn::{Txn, TxnError};
+use super::txn::{FOREIGN, Txn, TxnError, UNREADABLE};
 use super::{Lane, Ledger, Seq, SinkId, State};
 use crate::episode::Episode;
 
@@ -20,7 +22,7 @@ use crate::episode::Episode;
 const FAULTS: usize = 1_000;
 
 /// What is in a queue.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
 pub struct Census {
     /// Records that can be read.
     pub records: u64,
@@ -39,7 +41,7 @@ pub struct Census {
 }
 
 /// What a queue holds for a sink.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
 pub struct SinkCensus {
     /// Its name.
     pub name: String,
@@ -47,6 +49,8 @@ pub struct SinkCensus {
     pub pending: u64,
     /// Dead letters.
     pub dead: u64,
+    /// Of these, dead because they can't be read here.
+    pub quarantined: u64,
     /// Receipts.
     pub delivered_kept: u64,
     /// Its ledger, as it is written down.
@@ -66,6 +70,14 @@ pub fn check(engine: &Engine, progress: &dyn Fn(u64)) -> Result<Census, TxnError
     Ok(check.census)
 }
 
+/// What a row says.
+#[derive(PartialEq)]
+enum Row<T> {
+    There(T),
+    Unreadable,
+    Absent,
+}
+
 /// Found for a sink.
 #[derive(Default)]
 struct Found {
@@ -76,6 +88,7 @@ struct Found {
     waiting: u64,
     lanes: u64,
     ended_dead: u64,
+    quarantined: u64,
     /// Rows of both kinds whose record is gone.
     bare: u64,
     delivered_kept: u64,
@@ -108,9 +121,9 @@ impl Check<'_> {
         each_record(&store, &mut |txn, seq, bytes| {
             last = Some(seq);
             self.census.bytes += bytes.len() as u64 + ROWS;
-            let read = codec::decode::<Record>(bytes).and_then(|record| {
+            let read = codec::decode::<Record>(bytes).map(|record| {
                 let episode = self.engine.seals.decode::<Episode>(&record.episode, &keys::id(record.id));
-                Ok((record, episode.map(drop)))
+                (record, episode.map(drop))
             });
             let readable = read.as_ref().map_err(Clone::clone).and_then(|(_, episode)| episode.clone());
             match readable {
@@ -126,7 +139,7 @@ impl Check<'_> {
             }
             progress(self.census.records);
             let Ok((record, _)) = read else { return Ok(()) };
-            if self.row::<Seq>(txn, &keys::id(record.id), "the row of an id")? != Some(Some(seq)) {
+            if self.row::<Seq>(txn, &keys::id(record.id), "the row of an id")? != Row::There(seq) {
                 self.fault(format!("the id {} does not lead to its record at {seq}", record.id));
             }
             let mut waits = false;
@@ -134,13 +147,16 @@ impl Check<'_> {
                 let row = self.row::<Waiting>(txn, &keys::waiting(sink, lane, seq), "a row of a lane")?;
                 let ended = self.row::<Ended>(txn, &keys::ended(seq, sink), "a row of what has ended")?;
                 match (row, ended) {
-                    (Some(_), None) => {
+                    (Row::There(_) | Row::Unreadable, Row::Absent) => {
                         waits = true;
                         self.found(sink).pending += 1;
                     }
-                    (None, Some(ended)) => self.found(sink).dead += u64::from(ended.is_some_and(|e| e.state == State::Dead)),
-                    (None, None) => self.fault(format!("{} at sink {} neither waits nor has ended", record.id, sink.0)),
-                    (Some(_), Some(_)) => self.fault(format!("{} at sink {} waits and has ended", record.id, sink.0)),
+                    (Row::Absent, Row::There(ended)) => self.found(sink).dead += u64::from(ended.state == State::Dead),
+                    (Row::Absent, Row::Unreadable) => {}
+                    (Row::Absent, Row::Absent) => {
+                        self.fault(format!("{} at sink {} neither waits nor has ended", record.id, sink.0))
+                    }
+                    _ => self.fault(format!("{} at sink {} waits and has ended", record.id, sink.0)),
                 }
             }
             open += u64::from(waits);
@@ -167,14 +183,14 @@ impl Check<'_> {
         }
     }
 
-    /// Whether a row is there, and what it says, if that can be read.
-    fn row<T: codec::Stored>(&mut self, txn: &Txn<'_>, key: &[u8], what: &str) -> Result<Option<Option<T>>, TxnError> {
+    /// Whether a row is there, and what it says.
+    fn row<T: codec::Stored>(&mut self, txn: &Txn<'_>, key: &[u8], what: &str) -> Result<Row<T>, TxnError> {
         match txn.get(key) {
             Err(TxnError::Codec(error)) => {
                 self.fault(format!("{what} can't be read: {error}"));
-                Ok(Some(None))
+                Ok(Row::Unreadable)
             }
-            found => Ok(found?.map(Some)),
+            found => Ok(found?.map_or(Row::Absent, Row::There)),
         }
     }
 
@@ -218,6 +234,7 @@ impl Check<'_> {
             let found = self.found(sink);
             found.bare += u64::from(bare);
             found.ended_dead += u64::from(dead);
+            found.quarantined += u64::from(dead && ended.reason.is_some_and(|r| r == UNREADABLE || FOREIGN.contains(&&*r)));
             found.delivered_kept += u64::from(!dead);
             Ok(())
         })
@@ -260,6 +277,7 @@ impl Check<'_> {
                 name: name.clone(),
                 pending: found.waiting,
                 dead: found.ended_dead,
+                quarantined: found.quarantined,
                 delivered_kept: found.delivered_kept,
                 ledger,
             });

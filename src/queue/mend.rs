@@ -17,7 +17,7 @@ use super::keys::{self, Fading, Key};
 use super::notes::{self, UNIQUE};
 use super::retention::ROWS;
 use super::rows::{Ended, Meta, NoteRow, Record, Sent, SinkRow, Taken, Time, Waiting};
-use super::store::{Store, Witness};
+use super::store::{Seen, Store, Witness};
 use super::txn::{Txn, TxnError};
 use super::{Lane, Ledger, Seq, SinkId, State};
 
@@ -59,7 +59,7 @@ pub fn mend(store: &Store, witness: Option<&Witness>) -> Result<Mended, TxnError
 struct Counts {
     /// What its row said, and what the witness saw.
     row: Option<SinkRow>,
-    seen: Ledger,
+    seen: Seen,
     /// Revived although, by its row, nothing waited there: it had ended, and what told how is lost.
     ended_once: u64,
     pending: u64,
@@ -75,21 +75,22 @@ struct Mending<'a> {
     sinks: BTreeMap<SinkId, Counts>,
 }
 
-/// The row, unless it is absent or damaged; one of a later version is an error.
+/// The row, unless it is absent or can't be read.
 fn readable<T: codec::Stored>(txn: &Txn<'_>, key: &[u8]) -> Result<Option<T>, TxnError> {
     match txn.get(key) {
-        Err(TxnError::Codec(CodecError::Version { .. })) | Ok(None) => Ok(None),
         Err(TxnError::Codec(_)) => Ok(None),
         other => other,
     }
 }
 
+/// Looks at a row, and may change what it likes: key and value.
+type AtRow<'a> = &'a mut dyn FnMut(&mut Txn<'_>, &[u8], &[u8]) -> Result<(), TxnError>;
+
+/// Looks at a record, and may change what it likes: place and bytes.
+type AtRecord<'a> = &'a mut dyn FnMut(&mut Txn<'_>, Seq, &[u8]) -> Result<(), TxnError>;
+
 /// Visits the rows of a table in order, a slice at a time, so that what is visited may be changed.
-pub fn each_row(
-    store: &Store,
-    prefix: &[u8],
-    visit: &mut dyn FnMut(&mut Txn<'_>, &[u8], &[u8]) -> Result<(), TxnError>,
-) -> Result<(), TxnError> {
+pub fn each_row(store: &Store, prefix: &[u8], visit: AtRow<'_>) -> Result<(), TxnError> {
     let (mut from, end) = (prefix.to_vec(), keys::end_of(prefix));
     loop {
         let (mut slice, mut size) = (Vec::new(), 0);
@@ -113,10 +114,7 @@ pub fn each_row(
 }
 
 /// Visits the records in order, each put together from its pieces.
-pub fn each_record(
-    store: &Store,
-    visit: &mut dyn FnMut(&mut Txn<'_>, Seq, &[u8]) -> Result<(), TxnError>,
-) -> Result<(), TxnError> {
+pub fn each_record(store: &Store, visit: AtRecord<'_>) -> Result<(), TxnError> {
     let mut from = keys::episodes();
     let end = keys::end_of(&from);
     loop {
@@ -168,9 +166,9 @@ impl Mending<'_> {
             self.meta.next_seq = self.meta.next_seq.max(meta.next_seq);
             self.meta.next_sink = self.meta.next_sink.max(meta.next_sink);
         }
-        for (id, name, seen) in witness.map(|w| &w.sinks).into_iter().flatten() {
-            txn.put(keys::name(name), id)?;
-            self.sinks.entry(*id).or_default().seen = *seen;
+        for seen in witness.map(|w| &w.sinks).into_iter().flatten() {
+            txn.put(keys::name(&seen.name), &seen.id)?;
+            self.sinks.entry(seen.id).or_default().seen = seen.clone();
         }
         self.store.commit(&txn.into_writes(), false)?;
         let sinks = &mut self.sinks;
@@ -234,6 +232,10 @@ impl Mending<'_> {
                     return Ok(());
                 }
                 Some(_) => {}
+                None if is_of_use::<Ended>(txn, &keys::ended(seq, sink))? => {
+                    txn.remove(key.to_vec());
+                    return Ok(());
+                }
                 // Nobody can tell what else waits for it: each such row counts as an episode, and is counted out as one.
                 None => self.meta.episodes += 1,
             }
@@ -352,14 +354,18 @@ fn doubtful(record: &Record) -> Waiting {
 }
 
 impl Counts {
-    /// What was captured is what the one knows that knows more of it. Delivered is what the rows tell, not the witness: where they went
-    /// back, what was delivered since waits again, and must not be counted twice. The rest is missing.
+    /// What was captured is what the one knows that knows more of it. Delivered is what the rows tell: a receipt that should be there and is
+    /// not may have gone with a part of the log, and what it was for waits again, and must not be counted twice. The rest is missing.
     fn ledger(&self) -> Ledger {
-        let (pending, dead, seen) = (self.pending, self.dead, self.seen);
-        let Ledger { delivered, purged, expired, captured, .. } = self.row.as_ref().map_or(seen, |row| row.ledger);
-        let since = self.row.as_ref().map_or(0, |row| self.delivered_kept.saturating_sub(row.delivered_kept));
-        let delivered = delivered + since;
-        let captured = captured.max(seen.captured) + self.ended_once;
+        let (pending, dead, seen) = (self.pending, self.dead, &self.seen);
+        let (known, kept) = match &self.row {
+            Some(row) => (row.ledger, row.delivered_kept),
+            None => (seen.ledger, seen.delivered_kept),
+        };
+        let Ledger { purged, expired, .. } = known;
+        let delivered = (known.delivered + self.delivered_kept).saturating_sub(kept);
+        let lost = kept.saturating_sub(self.delivered_kept) + known.dead.saturating_sub(dead);
+        let captured = known.captured.max(seen.ledger.captured) + self.ended_once.saturating_sub(lost);
         Ledger {
             captured: captured.max(delivered + dead + purged + expired + pending),
             delivered,

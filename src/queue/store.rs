@@ -35,7 +35,7 @@ use self::files::Files;
 pub use self::read::Reading;
 use self::rewrite::Rewrite;
 pub use self::salvage::Remains;
-pub use self::witness::Witness;
+pub use self::witness::{Seen, Witness};
 use super::keys::{self, Key};
 
 /// The longest value (bytes) that stays inside sled's log.
@@ -225,7 +225,14 @@ impl Store {
                 self.damage.reopened.store(0, Ordering::Relaxed);
                 salvage::salvage(&self.disk, current.generation, &why)?
             }
-            None => Current::find(&self.disk)?,
+            None => match (Current::find(&self.disk), self.is_damaged()) {
+                // A panic keeps the engine's own lock for the rest of the process. Nobody else can have it.
+                (Err(StoreError::Locked), true) => match self.disk.examine(current.generation)? {
+                    Some(why) => salvage::salvage(&self.disk, current.generation, &why)?,
+                    None => return Err(StoreError::Locked),
+                },
+                (found, _) => found?,
+            },
         };
         self.damage.now.store(false, Ordering::Relaxed);
         Ok(())

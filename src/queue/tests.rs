@@ -5,6 +5,7 @@ mod former;
 mod held;
 mod places;
 mod remembered;
+mod salvage;
 mod schedule;
 mod sealed;
 

@@ -21,6 +21,9 @@ pub enum TxnError {
     Codec(#[from] CodecError),
 }
 
+/// The reason of dead letters whose record can't be read.
+pub const UNREADABLE: &str = "unreadable";
+
 /// The reasons of dead letters that another offramp can read: they are kept until they are redriven or purged.
 pub const FOREIGN: [&str; 2] = ["later_version", "no_key"];
 

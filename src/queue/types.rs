@@ -11,7 +11,7 @@ use super::store::StoreError;
 use crate::episode::Episode;
 
 /// A sink as the queue knows it: small, stable on disk, handed out once per name for ever.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct SinkId(pub u16);
 
 /// The ordering key of a lane at one sink: 16 bytes of the SHA-256 of the key's text, so that no key is too long.

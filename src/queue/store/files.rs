@@ -140,7 +140,7 @@ impl Disk for Files {
 
     fn quarantine(&self, generation: Generation) -> Result<String, StoreError> {
         let all = self.dir.join("quarantine");
-        let time: String = clock::rfc3339(clock::now_ms()).chars().filter(|c| c.is_ascii_alphanumeric()).collect();
+        let time: String = clock::rfc3339(clock::now_ms()).chars().filter(char::is_ascii_alphanumeric).collect();
         let to = all.join(format!("{time}-store-{generation}"));
         let done = fs::create_dir_all(&all).and_then(|()| self.rename(&self.damaged(generation), &to));
         done.and_then(|()| File::open(&all)?.sync_all()).map_err(StoreError::io("setting the damaged store aside"))?;

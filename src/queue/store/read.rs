@@ -36,8 +36,8 @@ impl Reading {
             let checked = raw::check(&dir, false, progress)?.unwrap_or_else(Checked::missing);
             // Up to where the engine would read, unless it would not read at all.
             let tip = (checked.count == 0).then_some(checked.tip);
-            let db: Arc<dyn Db> = if dir.join("db").exists() { Arc::new(Raw::open(&dir, tip)?) } else { continue };
-            let counts = counts(generation, &*db)?;
+            let db: Option<Arc<dyn Db>> = if dir.join("db").exists() { Some(Arc::new(Raw::open(&dir, tip)?)) } else { None };
+            let counts = db.as_deref().map_or(Ok(false), |db| counts(generation, db))?;
             if counts || found.is_none() {
                 found = Some((generation, dir, checked, db));
             }
@@ -49,13 +49,13 @@ impl Reading {
             return Ok(Self { store: None, dir: dir.to_owned(), faults: Vec::new(), count: 0, quarantined });
         };
         let Checked { mut faults, mut count, .. } = checked;
-        if let Some(witness) = Witness::read(dir)
-            && let Some(why) = Witness::of(&*db)?.behind(&witness)
+        if let (Some(witness), Some(db)) = (Witness::read(dir), &db)
+            && let Some(why) = Witness::of(&**db)?.behind(&witness)
         {
             faults.push(format!("it is older than it was: {why}"));
             count += 1;
         }
-        let store = Store::with(files, Current { generation, db: Some(db) });
-        Ok(Self { store: Some(store), dir: place, faults, count, quarantined })
+        let store = db.map(|db| Store::with(files, Current { generation, db: Some(db) }));
+        Ok(Self { store, dir: place, faults, count, quarantined })
     }
 }

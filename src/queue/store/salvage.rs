@@ -54,20 +54,21 @@ pub fn resume(disk: &Arc<dyn Disk>, condemned: Generation, why: &str) -> Result<
     }
     let mended = if done { None } else { Some(copy(disk, condemned, latest + 1)?) };
     let place = disk.quarantine(condemned)?;
-    match mended {
-        Some(mend::Mended { records, unreadable, revived, missing }) => tracing::error!(
-            why,
-            salvaged = records,
-            unreadable,
-            revived,
-            missing,
-            place,
-            "the queue's store was damaged; what could be read of it is in a fresh one, and the damaged one is kept as it was found. \
-             Check the disk. `missing` (per sink, by the ledger) are gone, and offramp_ledger_gap counts them until `offramp verify \
-             --write-off` accepts the loss. When nothing more is wanted of the damaged one, remove its directory"
-        ),
-        None => tracing::warn!(place, "the salvaging of a damaged store, interrupted earlier, is done"),
-    }
+    let Some(mend::Mended { records, unreadable, revived, missing }) = mended else {
+        tracing::warn!(place, "the salvaging of a damaged store, interrupted earlier, is done");
+        return Ok(());
+    };
+    tracing::error!(
+        why,
+        salvaged = records,
+        unreadable,
+        revived,
+        missing,
+        place,
+        "the queue's store was damaged; what could be read of it is in a fresh one, and the damaged one is kept as it was found. Check the \
+         disk. `missing` (per sink, by the ledger) are gone, and offramp_ledger_gap counts them until `offramp verify --write-off` accepts \
+         the loss. When nothing more is wanted of the damaged one, remove its directory"
+    );
     Ok(())
 }
 

@@ -21,12 +21,20 @@ use super::{Db, StoreError};
 /// Its file's name.
 pub const NAME: &str = "witness";
 
+/// How far a sink had come.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Seen {
+    pub id: SinkId,
+    pub name: String,
+    pub ledger: Ledger,
+    pub delivered_kept: u64,
+}
+
 /// How far a queue had come.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Witness {
     pub meta: Option<Meta>,
-    /// Each sink's id, name and ledger.
-    pub sinks: Vec<(SinkId, String, Ledger)>,
+    pub sinks: Vec<Seen>,
 }
 
 impl Stored for Witness {}
@@ -46,7 +54,8 @@ impl Witness {
         let mut sinks = Vec::new();
         for (id, name) in names {
             let row = db.get(&keys::sink(id))?.and_then(|row| codec::decode::<SinkRow>(&row).ok());
-            sinks.push((id, name, row.unwrap_or_default().ledger));
+            let SinkRow { ledger, delivered_kept, .. } = row.unwrap_or_default();
+            sinks.push(Seen { id, name, ledger, delivered_kept });
         }
         Ok(Self { meta, sinks })
     }
@@ -57,8 +66,8 @@ impl Witness {
         if next(self) < next(other) {
             return Some(format!("its next place is {}, it was {} already", next(self), next(other)));
         }
-        other.sinks.iter().find_map(|(id, name, was)| {
-            let is = self.sinks.iter().find(|(other, ..)| other == id).map_or(0, |(.., ledger)| ledger.captured);
+        other.sinks.iter().find_map(|Seen { id, name, ledger: was, .. }| {
+            let is = self.sinks.iter().find(|seen| seen.id == *id).map_or(0, |seen| seen.ledger.captured);
             (is < was.captured).then(|| format!("{is} episodes were captured for {name}, it was {} already", was.captured))
         })
     }

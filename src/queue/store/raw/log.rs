@@ -10,6 +10,9 @@ use std::os::unix::fs::FileExt;
 /// Bytes of a segment: the engine's own default, which [`Sled`](super::super::sled::Sled) leaves alone.
 pub const SEGMENT: usize = 512 << 10;
 
+/// The same, as a length in the log.
+pub const LEN: Lsn = 512 << 10;
+
 /// Bytes of a segment's header.
 pub const HEAD: usize = 20;
 
@@ -108,9 +111,6 @@ fn header(at: u64, head: &[u8; HEAD]) -> Segment {
     let good = sum == crc32fast::hash(&head[4..]) ^ u32::MAX && lsn >= 0 && lsn % LEN == 0 && stable >= -1;
     Segment { at, lsn: good.then_some(lsn), stable: if good { stable } else { -1 } }
 }
-
-/// [`SEGMENT`] as a length in the log.
-pub const LEN: Lsn = SEGMENT as Lsn;
 
 /// Visits the messages of one segment: of the one with this position or, without one, of whichever the first message says.
 pub fn walk(buffer: &[u8], at: u64, lsn: Option<Lsn>, visit: &mut dyn FnMut(&Message<'_>)) -> Walk {

@@ -15,7 +15,7 @@ use super::log::{self, Kind, Lsn, SEGMENT};
 #[derive(Debug, Clone, Copy)]
 struct At {
     lsn: Lsn,
-    at: u64,
+    offset: u64,
     len: u32,
 }
 
@@ -89,7 +89,7 @@ impl Page {
         let mut body = Vec::new();
         let mut load = |at: At| -> std::io::Result<Vec<u8>> {
             body.resize(at.len as usize, 0);
-            file.read_exact_at(&mut body, at.at)?;
+            file.read_exact_at(&mut body, at.offset)?;
             Ok(body.clone())
         };
         let base = load(self.base)?;
@@ -143,7 +143,7 @@ impl Pages {
                 if tip.is_some_and(|tip| message.lsn >= tip) {
                     return;
                 }
-                let at = At { lsn: message.lsn, at: message.at, len: u32::try_from(message.body.len()).unwrap_or(0) };
+                let at = At { lsn: message.lsn, offset: message.at, len: u32::try_from(message.body.len()).unwrap_or(0) };
                 match message.kind {
                     Kind::Free => drop(pages.remove(&message.page)),
                     Kind::Node => {
