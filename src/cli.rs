@@ -22,6 +22,7 @@ mod source;
 mod status;
 mod table;
 mod transfer;
+mod verify;
 
 use std::io::Write;
 use std::process::ExitCode;
@@ -88,12 +89,12 @@ fn code_of(done: Result<(), Failure>) -> ExitCode {
 }
 
 async fn dispatch(command: Command, config: &Config, out: &mut Output) -> Result<(), Failure> {
-    if let Command::Status(args) = command {
-        return status::run(&args, config, out).await;
-    }
-    if let Command::Import(args) = command {
-        return import::run(&args, &Source::open_or_create(config).await?, out).await;
-    }
+    let command = match command {
+        Command::Status(args) => return status::run(&args, config, out).await,
+        Command::Verify(args) => return verify::run(&args, &config.queue, out),
+        Command::Import(args) => return import::run(&args, &Source::open_or_create(config).await?, out).await,
+        command => command,
+    };
     let source = Source::open(config).await?;
     match command {
         Command::Export(args) => export::run(&args, &source, out).await,
@@ -105,9 +106,13 @@ async fn dispatch(command: Command, config: &Config, out: &mut Output) -> Result
         Command::Pause(args) => sinks::set_paused(&args.sink, true, &source, out).await,
         Command::Resume(args) => sinks::set_paused(&args.sink, false, &source, out).await,
         // Dispatched before this source was needed.
-        Command::Run | Command::Check | Command::Presets(_) | Command::Demo(_) | Command::Status(_) | Command::Import(_) => {
-            Ok(())
-        }
+        Command::Run
+        | Command::Check
+        | Command::Presets(_)
+        | Command::Demo(_)
+        | Command::Status(_)
+        | Command::Import(_)
+        | Command::Verify(_) => Ok(()),
     }
 }
 

@@ -16,6 +16,7 @@ mod import;
 mod inspect;
 mod keys;
 mod ledger;
+mod mend;
 mod notes;
 mod oldest;
 mod recover;
@@ -30,6 +31,7 @@ pub(crate) mod tests;
 mod times;
 mod txn;
 mod types;
+pub mod verify;
 
 use std::fs::File;
 use std::future::Future;
@@ -57,6 +59,7 @@ use crate::config;
 use crate::episode::Episode;
 use crate::telemetry::metrics::Metrics;
 
+pub use self::check::{Census, SinkCensus};
 pub use self::ledger::Ledger;
 pub use self::rows::{Sent, Time};
 pub use self::types::{
@@ -328,18 +331,17 @@ impl Queue {
         }
     }
 
-    /// The episode of a claim; none if it can't be read, an error if the disk can't. Reads the disk: call it off the async threads.
-    pub fn read(&self, seq: Seq) -> Result<Option<Episode>, AppendError> {
+    /// The episode of a claim; none if it is gone. Reads the disk: call it off the async threads.
+    pub fn read(&self, seq: Seq) -> Result<Option<Episode>, ReadError> {
         let Shared { store, seals, .. } = &*self.inner.shared;
         let txn = Txn::new(store);
-        let open = |record: rows::Record| seals.decode(&record.episode, &keys::id(record.id));
-        let read = || Ok::<_, TxnError>(engine::read_record(&txn, seq)?.map(|(record, _)| open(record)).transpose()?);
-        read().or_else(|error| {
+        let read = || {
+            let record = engine::read_record(&txn, seq)?;
+            Ok::<_, TxnError>(record.map(|(record, _)| seals.decode(&record.episode, &keys::id(record.id))).transpose()?)
+        };
+        read().map_err(|error| {
             tracing::error!(seq, %error, "an episode can't be read");
-            match error {
-                TxnError::Codec(_) | TxnError::Store(StoreError::Damaged(_)) => Ok(None),
-                TxnError::Store(_) => Err(AppendError::Failed),
-            }
+            error.into()
         })
     }
 
@@ -360,30 +362,25 @@ impl Queue {
     }
 
     /// One episode. Reads the disk: call it off the async threads.
-    pub fn episode(&self, id: Uuid) -> Option<View> {
+    pub fn episode(&self, id: Uuid) -> Result<Option<View>, ReadError> {
         let shared = &self.inner.shared;
         let txn = Txn::new(&shared.store);
         let found = inspect::place(&txn, id).and_then(|seq| match seq {
             Some(seq) => Ok(inspect::view(shared, &txn, &self.names(), seq)?.map(|(view, _)| view)),
             None => Ok(None),
         });
-        found.unwrap_or_else(|error| {
+        found.map_err(|error| {
             tracing::error!(%id, %error, "an episode can't be read");
-            None
+            error.into()
         })
     }
 
     /// A page of episodes. Reads the disk: call it off the async threads.
-    pub fn list(&self, filter: &Filter) -> Page {
-        self.page(filter).unwrap_or_else(|error| {
+    pub fn list(&self, filter: &Filter) -> Result<Page, ReadError> {
+        inspect::page(&self.inner.shared, &self.names(), filter).map_err(|error| {
             tracing::error!(%error, "the queue can't be listed");
-            Page::default()
+            error.into()
         })
-    }
-
-    /// As [`list`](Self::list), for whom a page that is missing is not one that is empty.
-    pub fn page(&self, filter: &Filter) -> Result<Page, ReadError> {
-        inspect::page(&self.inner.shared, &self.names(), filter).map_err(|error| ReadError(error.to_string()))
     }
 
     /// Hands episodes of another queue to the writer, which puts them behind all others, in their order. Those whose id is here are passed
@@ -416,7 +413,8 @@ impl Queue {
     pub fn check(&self) -> Vec<String> {
         let load = || {
             let limits = Limits { max_episodes: 0, max_bytes: 0, keep_delivered: 0, keep_dead: 0 };
-            check::check(&recover::load(self.inner.shared.store.clone(), self.inner.shared.seals.clone(), limits)?)
+            check::check(&recover::load(self.inner.shared.store.clone(), self.inner.shared.seals.clone(), limits)?, &|_| ())
+                .map(|c| c.faults)
         };
         load().unwrap_or_else(|error: TxnError| vec![error.to_string()])
     }

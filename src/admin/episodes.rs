@@ -19,7 +19,7 @@ pub(super) async fn list(State(shared): State<Shared>, pairs: Pairs) -> Result<J
     let listing = Listing::from_pairs(pairs.iter().map(|(key, value)| (key.as_str(), value.as_str())))?;
     let filter = listing.filter(&shared.sink_names())?;
     let queue = shared.state.queue.clone();
-    let page = shared.reads.run(move || queue.list(&filter)).await?;
+    let page = shared.reads.run(move || queue.list(&filter)).await??;
     Ok(Json(page.into()))
 }
 
@@ -41,7 +41,7 @@ async fn find(shared: &Shared, id: &str) -> Result<View, Problem> {
     let id = Uuid::try_parse(id)
         .map_err(|_| Problem::bad_request(format!("\"{id}\" is no episode id; an id looks like {}", api::SAMPLE_ID)))?;
     let queue = shared.state.queue.clone();
-    shared.reads.run(move || queue.episode(id)).await?.ok_or_else(|| unknown(id))
+    shared.reads.run(move || queue.episode(id)).await??.ok_or_else(|| unknown(id))
 }
 
 fn unknown(id: Uuid) -> Problem {

@@ -44,7 +44,7 @@ impl Export {
     /// The next lines, perhaps none yet; nothing at the end. Reads the disk.
     pub(crate) fn read(&mut self) -> Result<Option<Vec<u8>>, ReadError> {
         let Some(filter) = &mut self.filter else { return Ok(None) };
-        let Page { episodes, unreadable, next } = self.queue.page(filter)?;
+        let Page { episodes, unreadable, next } = self.queue.list(filter)?;
         match next {
             Some(next) => filter.after = Some(next),
             None => self.filter = None,

@@ -5,7 +5,7 @@ use axum::response::{IntoResponse, Response};
 use serde::{Deserialize, Serialize};
 
 use super::api::Refused;
-use crate::queue::AppendError;
+use crate::queue::{AppendError, ReadError};
 
 /// An error as the client gets it. Its code, for programs, is in `type` and in `x-offramp-error`, as with the errors that a proxy makes.
 #[derive(Debug)]
@@ -95,6 +95,15 @@ impl From<Refused> for Problem {
 impl From<AppendError> for Problem {
     fn from(e: AppendError) -> Self {
         Self::queue_unavailable(format!("nothing was changed: {e}"))
+    }
+}
+
+impl From<ReadError> for Problem {
+    fn from(e: ReadError) -> Self {
+        match e {
+            ReadError::Store(_) => Self::queue_unavailable(e.to_string()),
+            e => Self::internal(format!("the episode is there, but {e}")),
+        }
     }
 }
 

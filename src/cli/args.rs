@@ -122,6 +122,17 @@ Examples:
     Pause(Sink),
     /// Start the draining of a paused sink again
     Resume(Sink),
+    /// Read everything in a queue that no offramp runs on, and say what is not in order
+    ///
+    /// Reads the files without the storage engine, and changes nothing in them: every checksum, every record, every row against the others,
+    /// the ledger. Exit code 0 if all is in order, 1 otherwise. Damaged files are for `run`: it sets them aside and goes on with what can be
+    /// read.
+    #[command(after_help = "\
+Examples:
+  offramp verify
+  offramp --set queue.path=/var/lib/offramp verify --json | jq .faults
+  offramp verify --write-off              accept that what is missing is gone")]
+    Verify(Verify),
 }
 
 /// `presets`
@@ -292,6 +303,17 @@ pub struct Import {
     /// JSON Lines that `export` wrote; - is standard input
     #[arg(value_name = "FILE")]
     pub file: PathBuf,
+}
+
+/// `verify`
+#[derive(Debug, Args)]
+pub struct Verify {
+    /// As JSON
+    #[arg(long)]
+    pub json: bool,
+    /// Count what is missing in the ledger as purged; opens the queue as `run` does, and changes it
+    #[arg(long, conflicts_with = "json")]
+    pub write_off: bool,
 }
 
 /// `pause` and `resume`

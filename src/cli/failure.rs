@@ -3,6 +3,7 @@
 use std::process::ExitCode;
 
 use crate::admin::api::Refused;
+use crate::queue::ReadError;
 
 /// Why a command did not do what it was asked to.
 #[derive(Debug, thiserror::Error)]
@@ -39,6 +40,12 @@ impl Failure {
             let _ = std::io::Write::write_fmt(&mut std::io::stderr(), format_args!("offramp: {self}\n"));
         }
         ExitCode::from(self.code())
+    }
+}
+
+impl From<ReadError> for Failure {
+    fn from(error: ReadError) -> Self {
+        Self::Failed(error.to_string())
     }
 }
 

@@ -127,14 +127,14 @@ impl Source {
         match self {
             Self::Remote(client) => found(client.get(&format!("/api/v1/episodes?{}", listing.to_query())).await?),
             // Reads the disk on this thread: the command has nothing else to do meanwhile.
-            Self::Local(local) => Ok(local.queue.list(&listing.filter(&local.sink_names())?).into()),
+            Self::Local(local) => Ok(local.queue.list(&listing.filter(&local.sink_names())?)?.into()),
         }
     }
 
     pub(super) async fn episode(&self, id: Uuid) -> Result<Option<Episode>, Failure> {
         match self {
             Self::Remote(client) => client.get(&format!("/api/v1/episodes/{id}")).await,
-            Self::Local(local) => Ok(local.queue.episode(id).map(Episode::from)),
+            Self::Local(local) => Ok(local.queue.episode(id)?.map(Episode::from)),
         }
     }
 

@@ -81,6 +81,14 @@ async fn nobody() -> Listen {
     Listen::Tcp(listener.local_addr().unwrap().to_string())
 }
 
+/// What a command writes to standard output, whether it fails or not.
+async fn captured(line: &str, config: &Config) -> (u8, String) {
+    let cli = Cli::try_parse_from(line.split_whitespace()).unwrap();
+    let out = Captured::default();
+    let done = dispatch(cli.command, config, &mut out.output()).await;
+    (done.map_or_else(|failure| failure.code(), |()| 0), out.text())
+}
+
 async fn run(line: &str, config: &Config) -> (u8, String) {
     let cli = Cli::try_parse_from(line.split_whitespace()).unwrap();
     let out = Captured::default();
@@ -228,6 +236,43 @@ async fn without_a_running_offramp_the_queue_is_read_directly_in_the_same_shapes
     let (code, status) = run("offramp status --json", &offline).await;
     assert_eq!(code, 0);
     assert_eq!(keys(&status), keys(&run("offramp status --json", &here).await.1));
+}
+
+#[tokio::test]
+async fn verify_tells_what_is_in_a_queue_and_what_is_wrong_with_it_and_changes_nothing() {
+    let dir = tempfile::tempdir().unwrap();
+    let here = running(&dir.path().join("a"), None).await;
+    let (code, said) = run("offramp verify", &here).await;
+    assert_eq!(code, 1);
+    assert!(said.contains(&format!("in use by process {}", std::process::id())), "{said}");
+
+    let offline = config(&dir.path().join("b"), nobody().await, None);
+    let (code, said) = run("offramp verify", &offline).await;
+    assert_eq!(code, 1);
+    assert!(said.contains("can't be used") && !offline.queue.path.exists(), "{said}");
+
+    drop(Queue::open(&offline.queue, &offline.sinks, &Metrics::new()).unwrap());
+    let (code, said) = run("offramp verify", &offline).await;
+    assert_eq!(code, 0, "{said}");
+    assert!(said.starts_with("0 records of 0 B, 0 unreadable, 0 for another offramp\nSINK "), "{said}");
+    assert!(said.ends_with("all is in order\n"), "{said}");
+    let (_, json) = run("offramp verify --json", &offline).await;
+    let json: serde_json::Value = serde_json::from_str(&json).unwrap();
+    assert_eq!((&json["sound"], &json["queue"]["records"]), (&true.into(), &0.into()));
+
+    std::fs::remove_file(offline.queue.path.join("store/db")).unwrap();
+    let (code, said) = run("offramp verify", &offline).await;
+    assert_eq!((code, said), (1, format!("1 fault in {}", offline.queue.path.display())));
+    let (code, json) = captured("offramp verify --json", &offline).await;
+    let json: serde_json::Value = serde_json::from_str(&json).unwrap();
+    assert_eq!((code, &json["damage"]["places"][0]), (1, &"the log is missing".into()));
+    let (_, said) = captured("offramp verify", &offline).await;
+    assert!(said.starts_with("fault: the log is missing\n") && said.contains("check the disk; `offramp run` sets"), "{said}");
+    assert_eq!(
+        run("offramp verify --write-off", &offline).await,
+        (0, "0 missing episodes written off, counted as purged\n".into())
+    );
+    assert_eq!(run("offramp verify", &offline).await.0, 0, "it was empty, and is again");
 }
 
 #[tokio::test]

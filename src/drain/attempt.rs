@@ -17,14 +17,17 @@ use super::backoff;
 use super::progress::{Case, Verdict};
 use super::runner::Runner;
 use crate::clock::{self, as_ms};
-use crate::queue::{AppendError, Attempt, Claim, Finish, Sent};
+use crate::queue::{Attempt, Claim, Finish, ReadError, Sent};
 use crate::sink::{Cause, Delivery, Follow, Presence, Receipt, SinkError};
 
 /// Look-ups that may fail in a row before the attempt is given up for now.
 const FAILED_LOOKS: u32 = 3;
 
-/// How long the disk may take to hand out a record; after that, and after an error, it is left alone for as long.
+/// How long the disk may take to hand out a record.
 const READ: Duration = Duration::from_secs(5);
+
+/// How long a claim is held when the store can't be read.
+const UNREAD: Duration = Duration::from_secs(1);
 
 /// What an attempt is for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -49,9 +52,9 @@ enum Ending {
     Exhausted { reason: &'static str },
     /// Looked up only, and not there.
     Absent { sent: Sent },
-    /// The record can't be read.
-    Unreadable,
-    /// The disk can't be read, for now.
+    /// The record can't be read, and never will be; or not by this offramp, which the reason tells.
+    Unreadable { reason: &'static str },
+    /// The store can't be read now.
     Unread,
     /// Deleted meanwhile, or the queue takes no more writes: the claim is all there is to give back.
     Gone,
@@ -73,12 +76,17 @@ pub async fn run(runner: Arc<Runner>, claim: Claim, purpose: Purpose) {
     let (queue, seq) = (runner.queue.clone(), claim.seq);
     // A disk that does not answer must not cost a worker.
     let read = tokio::time::timeout(READ, tokio::task::spawn_blocking(move || queue.read(seq))).await;
-    let episode = read.unwrap_or(Ok(Err(AppendError::Failed))).unwrap_or(Ok(None)); // one that makes it panic can't be read
-    let captured_at = episode.as_ref().ok().and_then(|e| Some(e.as_ref()?.captured_at));
-    let (ending, attempts) = match episode {
-        Err(_) => (Ending::Unread, claim.attempts),
-        Ok(None) => (Ending::Unreadable, claim.attempts),
-        Ok(Some(episode)) => {
+    let read = read.unwrap_or_else(|late| Ok(Err(ReadError::Store(late.to_string()))));
+    let captured_at = read.as_ref().ok().and_then(|read| Some(read.as_ref().ok()?.as_ref()?.captured_at));
+    let (ending, attempts) = match read {
+        Ok(Err(ReadError::Store(_))) => {
+            tokio::time::sleep(UNREAD).await; // the writer looks after the store meanwhile
+            (Ending::Unread, claim.attempts)
+        }
+        Ok(Err(ReadError::Foreign { reason, .. })) => (Ending::Unreadable { reason }, claim.attempts),
+        // One that makes the reader panic can't be read.
+        Ok(Ok(None) | Err(ReadError::Unreadable(_))) | Err(_) => (Ending::Unreadable { reason: "unreadable" }, claim.attempts),
+        Ok(Ok(Some(episode))) => {
             let delivery = Delivery { episode: Arc::new(episode), at: claim.at };
             let attempts = claim.attempts;
             let mut work = Work { runner: runner.clone(), claim, delivery, purpose, attempts, trial: None };
@@ -219,14 +227,16 @@ async fn record(runner: &Runner, claim: Claim, attempts: u32, captured_at: Optio
             let error = SinkError { cause: Cause::Timeout, message, retry_after: None, ambiguous: true };
             ("stalled", Finish::Hold { sent }, Some(error))
         }
-        Ending::Exhausted { reason } => ("dead", Finish::Dead { reason }, None),
-        Ending::Unreadable => ("dead", Finish::Dead { reason: "unreadable" }, None),
-        Ending::Absent { sent } => {
-            runner.queue.finish(claim, Finish::Hold { sent }, None);
+        Ending::Exhausted { reason } | Ending::Unreadable { reason } => ("dead", Finish::Dead { reason }, None),
+        Ending::Unread => {
+            // No attempt was made; the claim has counted one, unless none was left.
+            let counted = claim.sent == Sent::No && claim.exhausted.is_none();
+            let finish = if counted { Finish::Uncount } else { Finish::Hold { sent: claim.sent } };
+            runner.queue.finish(claim, finish, None);
             return;
         }
-        Ending::Unread => {
-            runner.queue.finish(claim, Finish::Retry { delay: as_ms(READ), sent: claim.sent }, None);
+        Ending::Absent { sent } => {
+            runner.queue.finish(claim, Finish::Hold { sent }, None);
             return;
         }
         Ending::Gone => {

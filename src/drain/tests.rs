@@ -248,7 +248,7 @@ async fn inv6_a_poisoned_lane_ends_at_max_attempts_and_holds_up_nobody() {
     assert_eq!(bench.count().dead, 0, "the others are done while the poisoned lane still retries");
     bench.until_empty().await;
     assert_eq!((bench.count().dead, bench.count().delivered), (4, 16));
-    let page = bench.queue.list(&Filter { state: Some(State::Dead), limit: 100, ..Filter::default() });
+    let page = bench.queue.list(&Filter { state: Some(State::Dead), limit: 100, ..Filter::default() }).unwrap();
     for view in &page.episodes {
         let at = &view.sinks[0];
         assert_eq!((at.attempts, at.history.len(), at.reason.as_deref()), (10, 10, Some("max_attempts")));
@@ -267,7 +267,7 @@ async fn a_refusal_is_a_dead_letter_at_once() {
     let bench = Bench::new(sink_config(1), &graph);
     bench.fill(1, 2).await;
     bench.until_empty().await;
-    let view = bench.queue.episode(Uuid::from_u128(1)).unwrap();
+    let view = bench.queue.episode(Uuid::from_u128(1)).unwrap().unwrap();
     assert_eq!((view.sinks[0].state, view.sinks[0].reason.as_deref()), (State::Dead, Some("rejected")));
     assert_eq!(view.sinks[0].attempts, 1);
     assert_eq!(bench.count().delivered, 1, "the lane goes on");
@@ -349,7 +349,7 @@ async fn inv8_a_misconfigured_sink_is_paused_and_loses_nothing() {
     assert_eq!(bench.drain.resume("nobody").await, Ok(false));
     bench.until_empty().await;
     graph.assert_once_and_in_order(30);
-    let view = bench.queue.episode(Uuid::from_u128(1)).unwrap();
+    let view = bench.queue.episode(Uuid::from_u128(1)).unwrap().unwrap();
     assert_eq!(view.sinks[0].attempts, 1, "what the configuration did is not counted");
 }
 
@@ -363,7 +363,7 @@ async fn inv7_a_sink_that_accepts_and_forgets_is_stalled_and_gets_one_at_a_time(
     assert_eq!(graph.deliveries.load(Ordering::Relaxed), 5, "nothing more is poured in");
     tokio::time::sleep(secs(119)).await;
     assert_eq!(graph.deliveries.load(Ordering::Relaxed), 6, "one is sent again, to see");
-    let oldest = bench.queue.episode(Uuid::from_u128(1)).unwrap();
+    let oldest = bench.queue.episode(Uuid::from_u128(1)).unwrap().unwrap();
     assert_eq!(oldest.sinks[0].attempts, 2, "the oldest");
     assert_eq!(oldest.sinks[0].history[0].outcome, "stalled");
     // The backend is restarted.
@@ -383,7 +383,7 @@ async fn inv4_what_appears_after_a_stall_is_not_sent_again() {
     bench.until(|b| b.drain.statuses()[0].state == "running").await;
     bench.until_empty().await;
     // Only the oldest was sent again, now and then, to see whether the sink lives: the one that may be doubled.
-    let attempts = |n| bench.queue.episode(Uuid::from_u128(n)).unwrap().sinks[0].attempts;
+    let attempts = |n| bench.queue.episode(Uuid::from_u128(n)).unwrap().unwrap().sinks[0].attempts;
     assert_eq!([2, 3, 4, 5].map(attempts), [1; 4]);
     assert!((2..=3).contains(&attempts(1)), "{}", attempts(1));
 }
@@ -426,7 +426,7 @@ async fn what_is_too_old_is_a_dead_letter() {
     let began = Instant::now();
     bench.until_empty().await;
     assert!((3600..4600).contains(&began.elapsed().as_secs()), "{:?}", began.elapsed());
-    let at = &bench.queue.episode(Uuid::from_u128(1)).unwrap().sinks[0];
+    let at = &bench.queue.episode(Uuid::from_u128(1)).unwrap().unwrap().sinks[0];
     assert_eq!(at.reason.as_deref(), Some("max_age"));
     assert!(at.last_error.is_some(), "what the last attempt met is what an operator asks: {at:?}");
 }

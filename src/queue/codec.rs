@@ -4,8 +4,9 @@
 //! which counts for each kind of value by itself: a struct that was released is never changed; a new one gets the next version, and the old
 //! one stays readable in [`former`](super::former). Reading upgrades: nothing is rewritten for the sake of its version.
 //!
-//! The checksum covers the bytes that bincode sees, so that it never decodes what a disk made up. It does not cover the version: two that
-//! are both readable differ in more than one bit, or in their structure. Decoding is limited to [`LIMIT`].
+//! The checksum covers the bytes that bincode sees, so that it never decodes what a disk made up, and every version has it there: so a value
+//! that a later offramp wrote is told from a damaged one. It does not cover the version: two that are both readable differ in more than one
+//! bit, or in their structure. Decoding is limited to [`LIMIT`].
 
 use bincode::Options;
 use serde::Serialize;
@@ -99,11 +100,12 @@ pub fn decode<T: Stored>(bytes: &[u8]) -> Result<T, CodecError> {
         return Err(CodecError::Short(bytes.len()));
     };
     let former = Former { version: head[0], newest: T::VERSION, body };
-    if !(1..=T::VERSION).contains(&former.version) {
-        return Err(former.unknown());
-    }
+    // First: damage must not pass for what a later offramp wrote.
     if head[1..] != crc32fast::hash(body).to_be_bytes() {
         return Err(CodecError::Checksum);
+    }
+    if !(1..=T::VERSION).contains(&former.version) {
+        return Err(former.unknown());
     }
     if former.version == T::VERSION { former.read() } else { T::upgrade(&former) }
 }

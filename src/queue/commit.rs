@@ -15,7 +15,7 @@ use super::shared::{Op, Shared};
 use super::space::Space;
 use super::store::StoreError;
 use super::txn::{Txn, TxnError};
-use super::{AppendError, Appended, Claim, Claims, Deleted, Imported, Seq, SinkId, Stats, keys, recover};
+use super::{AppendError, Appended, Claim, Claims, Deleted, Imported, Ledger, Seq, SinkId, Stats, keys, recover};
 use crate::config::Durability;
 use crate::telemetry::metrics::Metrics;
 
@@ -55,6 +55,8 @@ pub struct Writer {
     tidied: Instant,
     /// How many requests to gather, and how long: see [`gathering`].
     gather: (usize, Duration),
+    /// When the witness was last written, and how far the queue had come.
+    witnessed: Option<(Instant, Ledger)>,
 }
 
 impl Writer {
@@ -69,6 +71,7 @@ impl Writer {
             stale: false,
             tidied: Instant::now(),
             gather: (0, Duration::ZERO),
+            witnessed: None,
         };
         let store = writer.engine.store.clone();
         if let Err(error) = writer.engine.advance_oldest(&Txn::new(&store)) {
@@ -93,8 +96,13 @@ impl Writer {
                 rest = self.tidy().unwrap_or(tick).min(tick);
             }
         }
-        if let Err(error) = self.engine.store.sync() {
-            tracing::error!(%error, "the last sync of the queue failed");
+        match self.engine.store.sync() {
+            Ok(()) => {
+                self.unsynced = None;
+                self.witnessed = None;
+                self.bear_witness();
+            }
+            Err(error) => tracing::error!(%error, "the last sync of the queue failed"),
         }
     }
 
@@ -205,7 +213,10 @@ impl Writer {
         }
         if self.unsynced.is_some_and(|since| since.elapsed() >= interval) {
             match self.engine.store.sync() {
-                Ok(()) => self.unsynced = None,
+                Ok(()) => {
+                    self.unsynced = None;
+                    self.bear_witness();
+                }
                 Err(error) => {
                     tracing::error!(%error, "a sync of the queue failed");
                     self.failed(&error.into());
@@ -223,16 +234,32 @@ impl Writer {
         }
     }
 
+    /// Writes down how far the queue has come, about once a second, if it has come further. Only what is on stable storage: what the witness
+    /// tells must never be more than what a loss of power leaves.
+    fn bear_witness(&mut self) {
+        let recently = self.witnessed.is_some_and(|(at, _)| at.elapsed() < TICK);
+        let mut total = Ledger::default();
+        self.engine.sinks.values().for_each(|sink| total.add(&sink.row.ledger));
+        if self.unsynced.is_some() || recently || self.witnessed.is_some_and(|(_, seen)| seen == total) {
+            return;
+        }
+        match self.engine.store.bear_witness() {
+            Ok(()) => self.witnessed = Some((Instant::now(), total)),
+            Err(error) => tracing::warn!(%error, "how far the queue has come can't be written down"),
+        }
+    }
+
     /// Lets expire what has to, looks at the disk, rewrites the store a bit; when there is more to do, if that is soon.
     pub fn tidy(&mut self) -> Option<Duration> {
         self.tidied = Instant::now();
         self.space.look();
-        if self.engine.store.is_stuck() {
+        if self.engine.store.is_stuck() || self.engine.store.is_damaged() {
             self.shared.failing.store(true, Ordering::Relaxed);
         }
         if self.shared.failing.load(Ordering::Relaxed) && !self.reopen() {
             return None;
         }
+        self.bear_witness();
         let now = self.shared.clock.now_ms();
         self.shared.holds.expire(now);
         let store = self.engine.store.clone();

@@ -11,6 +11,7 @@ use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
 use super::append::Places;
+use super::codec::CodecError;
 use super::heads::Heads;
 use super::holds::Holds;
 use super::keys;
@@ -18,7 +19,7 @@ use super::oldest::Oldest;
 use super::rows::{Ended, Meta, Record, Sent, SinkRow, Time, Waiting};
 use super::seal::Seals;
 use super::store::{Store, Writes};
-use super::txn::{Txn, TxnError};
+use super::txn::{FOREIGN, Txn, TxnError};
 use super::{Attempt, Claim, ClaimRequest, Claims, Finish, Lane, Seq, SinkId, State, codec, times};
 
 /// History kept per episode and sink: the first line and the newest ones.
@@ -130,7 +131,10 @@ impl Engine {
             if request.in_doubt && waiting.sent == Sent::No {
                 continue;
             }
-            let exhausted = if waiting.attempts >= request.max_attempts {
+            let exhausted = if matches!(codec::decode::<Waiting>(&row), Err(CodecError::Version { .. })) {
+                waiting.sent = Sent::No; // not for us: neither looked up nor sent
+                Some(FOREIGN[0])
+            } else if waiting.attempts >= request.max_attempts {
                 Some("max_attempts")
             } else if now.saturating_sub(waiting.since) >= request.max_age {
                 Some("max_age")
@@ -145,7 +149,11 @@ impl Engine {
                 txn.put(key, &waiting)?;
             } else if sent != Sent::No {
                 // The sink may have seen it, with a time that no clock tells of: version 1 kept none of a lane that had work.
-                times::give(txn, id, lane, waiting.time.seen())?;
+                let given = times::give(txn, id, lane, waiting.time.seen())?;
+                if let Time::Event(_) = waiting.time {
+                    waiting.time = given.seen(); // in doubt and never given one: salvaged
+                    txn.put(key, &waiting)?;
+                }
             }
             self.sink(id).claimed.insert(lane, seq);
             claims.push(Claim { sink: id, lane, seq, attempts: waiting.attempts, at: waiting.time.ms(), sent, exhausted });
@@ -241,7 +249,12 @@ impl Engine {
     ) -> Result<(), TxnError> {
         let Claim { sink, lane, seq, .. } = *claim;
         txn.remove(keys::waiting(sink, lane, seq));
-        let keep = if state == State::Dead { self.limits.keep_dead } else { self.limits.keep_delivered };
+        let keep = match (state, reason) {
+            // What another offramp can read is kept for that one.
+            (State::Dead, Some(reason)) if FOREIGN.contains(&reason) => u64::MAX,
+            (State::Dead, _) => self.limits.keep_dead,
+            _ => self.limits.keep_delivered,
+        };
         let expires_at = now.saturating_add(keep).max(1);
         self.left(txn, seq, sink, was.sinks)?;
         let ended = Ended { state, at: now, expires_at, reason: reason.map(str::to_owned), lane, was };

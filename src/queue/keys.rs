@@ -118,6 +118,14 @@ pub fn deads(sink: SinkId) -> Key {
     key(b'd', &[&sink.0.to_be_bytes()])
 }
 
+pub fn endeds() -> Key {
+    key(b't', &[])
+}
+
+pub fn waitings() -> Key {
+    key(b'l', &[])
+}
+
 pub fn dead(sink: SinkId, seq: Seq) -> Key {
     key(b'd', &[&sink.0.to_be_bytes(), &seq.to_be_bytes()])
 }
@@ -213,6 +221,22 @@ pub fn end_of(prefix: &[u8]) -> Key {
     vec![u8::MAX; 64] // no table starts with 0xff
 }
 
+/// Whether bytes have the length that a key of their table has.
+pub fn is_row(key: &[u8]) -> bool {
+    match (key.first(), key.len()) {
+        (Some(b'm' | b'w' | b'q'), len) => len == 1,
+        (Some(b'n' | b'k'), _) => true,
+        (Some(b's'), len) => len == 3,
+        (Some(b'e' | b'd' | b't'), len) => len == 11,
+        (Some(b'i' | b'u' | b'o'), len) => len == 17,
+        (Some(b'l' | b'r'), len) => len == 27,
+        (Some(b'x' | b'c' | b'p'), len) => len == 19,
+        (Some(b'h'), len) => len == 15,
+        (Some(b'y'), _) => fading_of(key).is_some_and(|(time, what)| *key == fading(time, what)),
+        _ => false,
+    }
+}
+
 /// Reads `N` bytes at `at`; a key of this file always has them.
 fn bytes<const N: usize>(key: &[u8], at: usize) -> Option<[u8; N]> {
     key.get(at..at + N)?.try_into().ok()
@@ -221,6 +245,16 @@ fn bytes<const N: usize>(key: &[u8], at: usize) -> Option<[u8; N]> {
 /// The place in a key of `e`.
 pub fn seq_of_episode(key: &[u8]) -> Option<Seq> {
     bytes(key, 1).map(u64::from_be_bytes)
+}
+
+/// Sink and lane in a key of `l`.
+pub fn lane_of_waiting(key: &[u8]) -> Option<(SinkId, Lane)> {
+    Some((SinkId(bytes(key, 1).map(u16::from_be_bytes)?), bytes(key, 3).map(Lane)?))
+}
+
+/// Place and sink in a key of `t`.
+pub fn seq_and_sink_of_ended(key: &[u8]) -> Option<(Seq, SinkId)> {
+    Some((bytes(key, 1).map(u64::from_be_bytes)?, SinkId(bytes(key, 9).map(u16::from_be_bytes)?)))
 }
 
 /// The place in a key of `l`.
@@ -289,6 +323,17 @@ mod tests {
         assert_eq!(seq_of_episode(&chunk(5, 3)), Some(5));
         assert_eq!(expiry_of(&expiry(1, 2, s)), Some((1, 2, s)));
         assert_eq!(due_and_lane(b"r"), None);
+        assert_eq!(lane_of_waiting(&waiting(s, l, 77)), Some((s, l)));
+        assert_eq!(seq_and_sink_of_ended(&ended(5, s)), Some((5, s)));
+        let n = Name([1; 16]);
+        let rows =
+            [meta(), whole(), name("a"), sink(s), chunk(1, 2), id(Uuid::nil()), waiting(s, l, 1), ready(s, 1, l), ended(1, s)];
+        let more = [dead(s, 1), expiry(1, 2, s), history(1, s, 2), clock(s, l), unique(n), note(n), note_chunk(n, 1)];
+        for row in
+            rows.into_iter().chain([left()]).chain(more).chain([fading(1, Fading::Unique(n)), fading(1, Fading::Clock(s, l))])
+        {
+            assert!(is_row(&row) && (row[0] == b'n' || !is_row(&[&row[..], b"x"].concat())), "{row:?}");
+        }
         for what in [Fading::Unique(Name([1; 16])), Fading::Note(Name([2; 16])), Fading::Clock(s, l)] {
             assert_eq!(fading_of(&fading(9, what)), Some((9, what)));
             assert!(fading(9, what) < fading_before(10) && fading(10, what) > fading_before(10));

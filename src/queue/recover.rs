@@ -24,18 +24,35 @@ pub fn lock(dir: &Path) -> Result<File, QueueError> {
     std::fs::create_dir_all(dir).map_err(io)?;
     let path = dir.join("lock");
     let mut file = OpenOptions::new().read(true).write(true).create(true).truncate(false).open(path).map_err(io)?;
-    match file.try_lock() {
-        Ok(()) => {}
-        Err(TryLockError::WouldBlock) => {
-            let mut pid = String::new();
-            let _ = file.read_to_string(&mut pid); // for the sentence only
-            return Err(QueueError::Locked { path: dir.to_owned(), pid: pid.trim().to_owned() });
-        }
-        Err(TryLockError::Error(source)) => return Err(io(source)),
-    }
-    // For that sentence only: a full disk is no reason to stop here.
+    take(&mut file, dir)?;
+    // For the sentence alone that names it: a full disk is no reason to stop here.
     let _ = file.set_len(0).and_then(|()| writeln!(file, "{}", std::process::id()));
     Ok(file)
+}
+
+/// Keeps everybody else out of a directory that there is, without changing anything there, as long as the file lives. Where there is no lock
+/// nobody has been in.
+pub fn keep_out(dir: &Path) -> Result<Option<File>, QueueError> {
+    let io = |source| QueueError::Directory { path: dir.to_owned(), source };
+    std::fs::metadata(dir).map_err(io)?;
+    match File::open(dir.join("lock")) {
+        Ok(mut file) => take(&mut file, dir).map(|()| Some(file)),
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(None),
+        Err(error) => Err(io(error)),
+    }
+}
+
+fn take(file: &mut File, dir: &Path) -> Result<(), QueueError> {
+    match file.try_lock() {
+        Ok(()) => Ok(()),
+        Err(TryLockError::WouldBlock) => {
+            let mut pid = Vec::new();
+            let _ = file.take(32).read_to_end(&mut pid); // for the sentence only
+            let pid = String::from_utf8_lossy(&pid).trim().to_owned();
+            Err(QueueError::Locked { path: dir.to_owned(), pid })
+        }
+        Err(TryLockError::Error(source)) => Err(QueueError::Directory { path: dir.to_owned(), source }),
+    }
 }
 
 /// An engine on what the store holds.

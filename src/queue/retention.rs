@@ -3,6 +3,7 @@
 use uuid::Uuid;
 
 use super::engine::{Engine, SWEEP, read_record, readable_record, waits_elsewhere};
+use super::notes::readable;
 use super::rows::{Ended, Waiting};
 use super::txn::{Txn, TxnError};
 use super::{Deleted, Seq, SinkId, State, keys, times};
@@ -75,7 +76,8 @@ impl Engine {
     fn drop_unkept(&mut self, txn: &mut Txn<'_>, seq: Seq) -> Result<(), TxnError> {
         let Some((record, size)) = readable_record(txn, seq)? else { return Ok(()) };
         for &(sink, _) in &record.lanes {
-            if txn.get::<Ended>(&keys::ended(seq, sink))?.is_none_or(|e| e.expires_at != 0) {
+            // A row that can't be read keeps it.
+            if readable::<Ended>(txn, &keys::ended(seq, sink))?.is_none_or(|e| e.expires_at != 0) {
                 return Ok(());
             }
         }
@@ -149,7 +151,7 @@ impl Engine {
             if self.meta.bytes + size <= self.limits.max_bytes {
                 break;
             }
-            if let Some(ended) = txn.get::<Ended>(&keys::ended(seq, sink))?.filter(|e| e.state == State::Delivered) {
+            if let Some(ended) = readable::<Ended>(txn, &keys::ended(seq, sink))?.filter(|e| e.state == State::Delivered) {
                 self.lapse(txn, sink, seq, ended, State::Delivered, now)?;
             }
         }

@@ -17,7 +17,7 @@ use super::{Attempt, Lane, Ledger, Seq, SinkId, State};
 use crate::episode::Episode;
 
 /// `m`: what concerns the queue as a whole.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Meta {
     /// Above every place that was ever used.
     pub next_seq: Seq,

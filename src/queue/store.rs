@@ -7,6 +7,10 @@
 //!
 //! - `sled`: one database, and what was measured about it.
 //! - `files`: the disk, that is the queue's directory.
+//! - `raw`: reading what sled has written without sled, around what is damaged.
+//! - `read`: a store that nobody has open, read without changing anything.
+//! - `salvage`: a damaged generation is set aside, and what can be read of it goes to a fresh one.
+//! - `witness`: how one that lost its end is found out.
 //! - `rewrite`: the rows that are alive go to a fresh generation while the queue serves, so that the disk comes down when the backlog does.
 //! - `guard`: the thread on which the engine is called, and how long it may take.
 //! - `heal`: after an error, or a call that does not return, it is opened anew from what is on the disk.
@@ -17,19 +21,27 @@ pub(super) mod guard;
 mod heal;
 #[cfg(test)]
 pub(crate) mod model;
+mod raw;
+mod read;
 pub(super) mod rewrite;
+mod salvage;
 mod sled;
+mod witness;
 
 use std::collections::BTreeMap;
 use std::ops::Range;
 use std::path::Path;
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, RwLockWriteGuard};
 use std::time::Duration;
 
 use self::files::Files;
 use self::guard::{Call, Guard};
 use self::heal::Healing;
+pub use self::read::Reading;
 use self::rewrite::{Pace, Rewriting};
+pub use self::salvage::Remains;
+pub use self::witness::{Seen, Witness};
 use super::keys::{self, Key};
 
 /// The longest value (bytes) that stays inside sled's log.
@@ -59,6 +71,9 @@ pub enum StoreError {
     /// What is on the disk is not what the engine wrote, as far as the engine can tell.
     #[error("the database is damaged: {0}")]
     Damaged(String),
+    /// It is open for reading alone.
+    #[error("open for reading alone")]
+    ReadOnly,
     /// The system.
     #[error("{what} failed: {source}")]
     Io {
@@ -125,6 +140,27 @@ pub trait Disk: Send + Sync {
 
     /// Puts so many bytes aside for bad times, or gives them back: 0. Whether that changed anything.
     fn ballast(&self, size: u64) -> Result<bool, StoreError>;
+
+    /// Makes a damaged generation, that nobody has open, one that waits to be salvaged, and none of the generations any more.
+    fn condemn(&self, generation: Generation) -> Result<(), StoreError>;
+
+    /// Those that wait to be salvaged.
+    fn condemned(&self) -> Result<Vec<Generation>, StoreError>;
+
+    /// What is damaged in a generation that nobody has open, if anything is. Reads all of it, and changes nothing.
+    fn examine(&self, generation: Generation) -> Result<Option<String>, StoreError>;
+
+    /// What can be read of a generation, condemned or not, that nobody has open. Changes nothing.
+    fn remains(&self, generation: Generation) -> Result<Remains, StoreError>;
+
+    /// Puts one that was condemned where nothing touches it any more; where that is.
+    fn quarantine(&self, generation: Generation) -> Result<String, StoreError>;
+
+    /// How far the store had come, as far as that is known.
+    fn witness(&self) -> Option<Witness>;
+
+    /// Notes how far the store has come.
+    fn remember(&self, witness: &Witness) -> Result<(), StoreError>;
 }
 
 /// Bytes on a disk.
@@ -145,6 +181,16 @@ pub struct Store {
     pace: Pace,
     current: RwLock<Current>,
     side: Mutex<Side>,
+    damage: Damage,
+}
+
+/// What the engine has said of damage.
+#[derive(Default)]
+struct Damage {
+    /// Since it was opened.
+    now: AtomicBool,
+    /// How often it has been opened again because of that.
+    reopened: AtomicU32,
 }
 
 struct Current {
@@ -201,19 +247,26 @@ impl Store {
 
     /// Of what an interrupted rewriting left, nothing stays.
     pub(super) fn guarded(disk: Arc<dyn Disk>, guard: Guard, pace: Pace) -> Result<Self, StoreError> {
-        let store = Self { current: RwLock::new(Current::find(&*disk)?), disk, guard, pace, side: Mutex::default() };
+        let current = Current::find(&disk)?;
+        let store = Self { guard, pace, ..Self::with(disk, current) };
         store.side().metas.push(store.get(&keys::meta())?);
         Ok(store)
     }
 
+    /// Around a database that is open already.
+    fn with(disk: Arc<dyn Disk>, current: Current) -> Self {
+        let (guard, pace) = (Guard::inline(), Pace::default());
+        Self { disk, guard, pace, current: RwLock::new(current), side: Mutex::default(), damage: Damage::default() }
+    }
+
     /// The value of a key.
     pub fn get(&self, key: &[u8]) -> Result<Option<Vec<u8>>, StoreError> {
-        self.read(|db| db.get(key))
+        self.heed(self.read(|db| db.get(key)))
     }
 
     /// Visits the entries of a range in order.
     pub fn scan(&self, range: Range<Key>, visit: Visit<'_>) -> Result<(), StoreError> {
-        self.read(|db| db.scan(range, visit))
+        self.heed(self.read(|db| db.scan(range, visit)))
     }
 
     /// Applies all of `writes` or none of them; with `sync` they are on stable storage when this returns. [`StoreError::Stuck`]: they
@@ -232,7 +285,7 @@ impl Store {
             Ok(copy.map(|copy| copy.follow(&writes)))
         });
         side.metas.extend(meta);
-        match done {
+        match self.heed(done) {
             Ok(followed) => {
                 if sync {
                     side.synced();
@@ -253,7 +306,7 @@ impl Store {
     pub fn sync(&self) -> Result<(), StoreError> {
         let mut side = self.side();
         let db = self.db()?;
-        self.guard.run(move || db.sync())?;
+        self.heed(self.guard.run(move || db.sync()))?;
         side.synced();
         Ok(())
     }
@@ -279,6 +332,24 @@ impl Store {
         })
     }
 
+    /// Whether the engine has met damage since it was opened: to be opened again.
+    pub fn is_damaged(&self) -> bool {
+        self.damage.now.load(Ordering::Relaxed)
+    }
+
+    /// Writes down how far the queue has come, from what is in the store: to be called when all of it is on stable storage.
+    pub fn bear_witness(&self) -> Result<(), StoreError> {
+        let (disk, witness) = (self.disk.clone(), self.heed(self.read(Witness::of))?);
+        self.guard.run(move || disk.remember(&witness))
+    }
+
+    fn heed<T>(&self, done: Result<T, StoreError>) -> Result<T, StoreError> {
+        if matches!(done, Err(StoreError::Damaged(_))) {
+            self.damage.now.store(true, Ordering::Relaxed);
+        }
+        done
+    }
+
     fn db(&self) -> Result<Arc<dyn Db>, StoreError> {
         let current = self.current.read().unwrap_or_else(PoisonError::into_inner);
         current.db.clone().ok_or(StoreError::Closed)
@@ -301,16 +372,20 @@ impl Side {
 }
 
 impl Current {
-    /// The latest generation that is whole and not left; the others go.
-    fn find(disk: &dyn Disk) -> Result<Self, StoreError> {
+    /// The latest generation that is whole and not left; the others go. Where it is damaged it is salvaged.
+    fn find(disk: &Arc<dyn Disk>) -> Result<Self, StoreError> {
+        for condemned in disk.condemned()? {
+            salvage::resume(disk, condemned, "it was being salvaged when the process ended")?;
+        }
         let mut generations = disk.generations()?;
         if generations.is_empty() {
-            return Ok(Self { generation: 0, db: Some(disk.open(0)?) });
+            disk.open(0)?;
+            generations.push(0);
         }
         generations.sort_unstable();
-        let mut damaged = None;
+        let mut damaged = Vec::new();
         for &generation in generations.iter().rev() {
-            match open_whole(disk, generation) {
+            match open_whole(&**disk, generation) {
                 Ok(None) => {}
                 Ok(Some(db)) => {
                     for other in generations.iter().filter(|g| **g != generation) {
@@ -319,19 +394,30 @@ impl Current {
                     return Ok(Self { generation, db: Some(db) });
                 }
                 // A copy that never became whole may be in any state. If it is more than that, the one before it was left.
-                Err(StoreError::Damaged(error)) => damaged = damaged.or(Some(error)),
+                Err(StoreError::Damaged(why)) => damaged.push((generation, why)),
                 Err(error) => return Err(error),
             }
         }
-        Err(StoreError::Damaged(damaged.unwrap_or_else(|| format!("none of the generations {generations:?} is whole"))))
+        salvage::latest(disk, &generations, damaged)
     }
 }
 
-/// A generation, if it counts.
+/// A generation, if it counts. One that is older than it was already is damaged.
 fn open_whole(disk: &dyn Disk, generation: Generation) -> Result<Option<Arc<dyn Db>>, StoreError> {
     let db = disk.open(generation)?;
-    let whole = generation == 0 || db.get(&keys::whole())?.is_some();
-    Ok(if whole && db.get(&keys::left())?.is_none() { Some(db) } else { None })
+    if !counts(generation, &*db)? {
+        return Ok(None);
+    }
+    let Some(witness) = disk.witness() else { return Ok(Some(db)) };
+    match Witness::of(&*db)?.behind(&witness) {
+        Some(why) => Err(StoreError::Damaged(why)),
+        None => Ok(Some(db)),
+    }
+}
+
+/// Whether a generation is whole and not left.
+fn counts(generation: Generation, db: &dyn Db) -> Result<bool, StoreError> {
+    Ok((generation == 0 || db.get(&keys::whole())?.is_some()) && db.get(&keys::left())?.is_none())
 }
 
 #[cfg(test)]
@@ -381,6 +467,34 @@ mod tests {
         fn ballast(&self, size: u64) -> Result<bool, StoreError> {
             self.0.ballast(size)
         }
+
+        fn condemn(&self, generation: Generation) -> Result<(), StoreError> {
+            self.0.condemn(generation)
+        }
+
+        fn condemned(&self) -> Result<Vec<Generation>, StoreError> {
+            self.0.condemned()
+        }
+
+        fn examine(&self, generation: Generation) -> Result<Option<String>, StoreError> {
+            self.0.examine(generation)
+        }
+
+        fn remains(&self, generation: Generation) -> Result<Remains, StoreError> {
+            self.0.remains(generation)
+        }
+
+        fn quarantine(&self, generation: Generation) -> Result<String, StoreError> {
+            self.0.quarantine(generation)
+        }
+
+        fn witness(&self) -> Option<Witness> {
+            self.0.witness()
+        }
+
+        fn remember(&self, witness: &Witness) -> Result<(), StoreError> {
+            self.0.remember(witness)
+        }
     }
 
     fn put(model: &Model, generation: Generation, key: Key) {
@@ -410,11 +524,17 @@ mod tests {
         assert!(found(&model, &[0]).is_ok_and(|g| g == 3));
         put(&model, 4, keys::whole());
         put(&model, 3, keys::left());
-        assert!(found(&model, &[4]).unwrap_err().contains("as told"), "what was left is not gone back to");
-        assert_eq!(model.generations().unwrap(), [3, 4], "and nothing is removed then");
-        assert_eq!(found(&model, &[]), Ok(4));
+        assert_eq!(found(&model, &[4]), Ok(5), "what was left is not gone back to");
+        assert_eq!(
+            (model.generations().unwrap(), model.quarantined()),
+            (vec![5], vec![4]),
+            "and what can't be opened is salvaged"
+        );
         put(&model, 9, b"row".to_vec());
-        model.remove(4).unwrap();
-        assert!(found(&model, &[]).unwrap_err().contains("none of the generations [9] is whole"));
+        assert_eq!(found(&model, &[5, 9]), Ok(10), "a copy is no more than that although both can't be opened");
+        assert_eq!(model.quarantined(), [4, 5]);
+        put(&model, 12, b"row".to_vec());
+        model.remove(10).unwrap();
+        assert_eq!(found(&model, &[]), Ok(13), "a copy that there is nothing else of is better than nothing");
     }
 }

@@ -1,10 +1,12 @@
 //! The queue as its users see it, on a store that can crash.
 
 mod carried;
+mod damage;
 mod former;
 mod held;
 mod places;
 mod remembered;
+mod salvage;
 mod schedule;
 mod sealed;
 mod stuck;
@@ -16,6 +18,7 @@ use std::time::Duration;
 use tokio::sync::oneshot;
 use uuid::Uuid;
 
+use super::store::Witness;
 use super::store::model::Model;
 use super::*;
 use crate::config::{Durability, OnFull};
@@ -162,7 +165,7 @@ fn inv2_an_answered_append_survives_a_crash() {
     let mut bench = Bench::new(config());
     bench.append("s", 1, &["a"]).unwrap();
     bench.crash(START);
-    let view = bench.queue.episode(Uuid::from_u128(1)).unwrap();
+    let view = bench.queue.episode(Uuid::from_u128(1)).unwrap().unwrap();
     assert_eq!(view.episode, episode("s", 1));
     assert_eq!(bench.queue.check(), Vec::<String>::new());
 }
@@ -276,7 +279,7 @@ fn inv8_receipts_make_room_and_what_is_pending_does_not() {
     assert!(taken >= 2);
     bench.queue.finish(bench.claim("a", 9)[0], Finish::Delivered { confirmed_in: None }, None);
     bench.append("s", 90, &["a"]).unwrap();
-    assert!(bench.queue.episode(Uuid::from_u128(10)).is_none(), "the receipt made room");
+    assert!(bench.queue.episode(Uuid::from_u128(10)).unwrap().is_none(), "the receipt made room");
     assert_eq!(bench.append("s", 91, &["a"]), Err(AppendError::Full));
     let ledger = bench.sink("a");
     assert_eq!((ledger.captured, ledger.delivered, ledger.pending, ledger.gap()), (taken + 1, 1, taken, 0));

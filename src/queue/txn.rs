@@ -5,6 +5,7 @@
 use std::collections::btree_map::Entry;
 use std::ops::Range;
 
+use super::ReadError;
 use super::codec::{self, CodecError, Stored};
 use super::keys::{self, Key};
 use super::store::{Store, StoreError, Visit, Writes};
@@ -18,6 +19,23 @@ pub enum TxnError {
     /// The value.
     #[error(transparent)]
     Codec(#[from] CodecError),
+}
+
+/// The reason of dead letters whose record can't be read.
+pub const UNREADABLE: &str = "unreadable";
+
+/// The reasons of dead letters that another offramp can read: they are kept until they are redriven or purged.
+pub const FOREIGN: [&str; 2] = ["later_version", "no_key"];
+
+impl From<TxnError> for ReadError {
+    fn from(error: TxnError) -> Self {
+        match error {
+            TxnError::Store(error) => Self::Store(error.to_string()),
+            TxnError::Codec(error @ CodecError::Version { .. }) => Self::Foreign { reason: FOREIGN[0], why: error.to_string() },
+            TxnError::Codec(error @ CodecError::Key(_)) => Self::Foreign { reason: FOREIGN[1], why: error.to_string() },
+            TxnError::Codec(error) => Self::Unreadable(error.to_string()),
+        }
+    }
 }
 
 /// Reads through pending writes to the store.

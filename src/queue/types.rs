@@ -11,7 +11,7 @@ use super::store::StoreError;
 use crate::episode::Episode;
 
 /// A sink as the queue knows it: small, stable on disk, handed out once per name for ever.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct SinkId(pub u16);
 
 /// The ordering key of a lane at one sink: 16 bytes of the SHA-256 of the key's text, so that no key is too long.
@@ -182,10 +182,24 @@ impl QueueError {
     }
 }
 
-/// Why the queue could not be listed.
-#[derive(Debug, thiserror::Error)]
-#[error("the queue can't be read: {0}")]
-pub struct ReadError(pub(super) String);
+/// Why something in the queue could not be read.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum ReadError {
+    /// The bytes of this episode are no episode.
+    #[error("it can't be read: {0}")]
+    Unreadable(String),
+    /// Another offramp can read it: a later one, or one with the key.
+    #[error("this offramp can't read it: {why}")]
+    Foreign {
+        /// The reason of its dead letter.
+        reason: &'static str,
+        /// What it lacks.
+        why: String,
+    },
+    /// The store as a whole; it may be readable later.
+    #[error("the queue can't be read now: {0}")]
+    Store(String),
+}
 
 /// What a scheduler asks for.
 #[derive(Debug, Clone, Copy)]

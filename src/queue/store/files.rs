@@ -8,6 +8,9 @@
 //! | `copy-…` | one that is being made from another's files |
 //! | `ballast` | room that is given back when the disk is full, so that what is waiting can still be drained |
 //! | `probe` | written, synced and removed, to see whether the disk answers |
+//! | `damaged-…` | a generation that is being salvaged |
+//! | `quarantine/` | what was damaged, as it was found: nothing here touches it any more |
+//! | `witness` | how far the store had come |
 
 use std::fs::{self, File, Metadata};
 use std::io::{self, Write};
@@ -18,8 +21,10 @@ use std::sync::Arc;
 use rustix::fs::FallocateFlags;
 use rustix::io::Errno;
 
+use super::raw::{self, Raw};
 use super::sled::Sled;
-use super::{Db, Disk, Generation, Room, StoreError};
+use super::{Db, Disk, Generation, Remains, Room, StoreError, Witness};
+use crate::clock;
 
 /// [`Disk`] in a directory.
 pub struct Files {
@@ -31,7 +36,7 @@ impl Files {
         Self { dir: dir.to_owned() }
     }
 
-    fn generation(&self, generation: Generation) -> PathBuf {
+    pub fn generation(&self, generation: Generation) -> PathBuf {
         self.dir.join(if generation == 0 { "store".to_owned() } else { format!("store-{generation}") })
     }
 
@@ -71,23 +76,66 @@ impl Files {
         fs::rename(&copy, self.generation(to))?;
         self.sync_dir()
     }
+
+    /// All that there are. Changes nothing.
+    pub fn list(&self) -> Result<Vec<Generation>, StoreError> {
+        let number = |name: &String| if name == "store" { Some(0) } else { name.strip_prefix("store-")?.parse().ok() };
+        Ok(self.names()?.iter().filter_map(number).collect())
+    }
+
+    /// What was set aside for good.
+    pub fn quarantined(&self) -> Vec<PathBuf> {
+        let entries = fs::read_dir(self.dir.join("quarantine")).into_iter().flatten().flatten();
+        let mut all: Vec<PathBuf> = entries.map(|entry| entry.path()).collect();
+        all.sort();
+        all
+    }
+
+    fn names(&self) -> Result<Vec<String>, StoreError> {
+        let entries = fs::read_dir(&self.dir).and_then(Iterator::collect::<Result<Vec<_>, _>>);
+        let entries = entries.map_err(StoreError::io("listing the queue's directory"))?;
+        Ok(entries.iter().filter_map(|e| e.file_name().into_string().ok()).collect())
+    }
+
+    pub fn damaged(&self, generation: Generation) -> PathBuf {
+        self.dir.join(format!("damaged-{generation}"))
+    }
+
+    fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
+        fs::rename(from, to)?;
+        self.sync_dir()
+    }
+
+    /// Whether the engine would read everything of a generation that was on stable storage. It must not try otherwise: see [`raw`].
+    fn admit(&self, dir: &Path) -> Result<(), StoreError> {
+        let Some(checked) = raw::check(dir, true, &|_| ())? else { return Ok(()) };
+        if let Some(faults) = checked.summary() {
+            return Err(StoreError::Damaged(faults));
+        }
+        // Torn at its end, as a crash leaves it, or is what lies behind the tear more than that?
+        if checked.beyond > 0
+            && let Some(witness) = self.witness()
+            && let Some(why) = Witness::of(&Raw::open(dir, Some(checked.tip))?)?.behind(&witness)
+        {
+            return Err(StoreError::Damaged(why));
+        }
+        Ok(())
+    }
 }
 
 impl Disk for Files {
     fn open(&self, generation: Generation) -> Result<Arc<dyn Db>, StoreError> {
-        Ok(Arc::new(Sled::open(&self.generation(generation))?))
+        let dir = self.generation(generation);
+        self.admit(&dir)?;
+        Ok(Arc::new(Sled::open(&dir)?))
     }
 
     fn generations(&self) -> Result<Vec<Generation>, StoreError> {
-        let entries = fs::read_dir(&self.dir).and_then(Iterator::collect::<Result<Vec<_>, _>>);
-        let entries = entries.map_err(StoreError::io("listing the queue's directory"))?;
-        let names: Vec<String> = entries.iter().filter_map(|e| e.file_name().into_string().ok()).collect();
-        for gone in names.iter().filter(|n| n.starts_with("gone-") || n.starts_with("copy-")) {
+        for gone in self.names()?.iter().filter(|n| n.starts_with("gone-") || n.starts_with("copy-")) {
             // Or whoever is removing it does; it counts for nothing.
             let _ = fs::remove_dir_all(self.dir.join(gone));
         }
-        let number = |name: &String| if name == "store" { Some(0) } else { name.strip_prefix("store-")?.parse().ok() };
-        Ok(names.iter().filter_map(number).collect())
+        self.list()
     }
 
     fn remove(&self, generation: Generation) -> Result<(), StoreError> {
@@ -141,6 +189,47 @@ impl Disk for Files {
             _ => allocate(&path, size).map(|()| true).inspect_err(|_| drop(fs::remove_file(&path))),
         };
         ballast().map_err(StoreError::io("keeping room on the queue's disk"))
+    }
+
+    fn condemn(&self, generation: Generation) -> Result<(), StoreError> {
+        let done = self.rename(&self.generation(generation), &self.damaged(generation));
+        done.map_err(StoreError::io("setting the damaged store aside"))
+    }
+
+    fn condemned(&self) -> Result<Vec<Generation>, StoreError> {
+        Ok(self.names()?.iter().filter_map(|name| name.strip_prefix("damaged-")?.parse().ok()).collect())
+    }
+
+    fn examine(&self, generation: Generation) -> Result<Option<String>, StoreError> {
+        Ok(raw::check(&self.generation(generation), false, &|_| ())?.and_then(|checked| checked.summary()))
+    }
+
+    fn remains(&self, generation: Generation) -> Result<Remains, StoreError> {
+        let dir = Some(self.damaged(generation)).filter(|dir| dir.exists()).unwrap_or_else(|| self.generation(generation));
+        // Without its log there is nothing to read.
+        if !dir.join("db").exists() {
+            return Ok(Remains::default());
+        }
+        let raw = Raw::open(&dir, None)?;
+        let lost = raw.lost();
+        Ok(Remains { db: Some(Arc::new(raw)), lost })
+    }
+
+    fn quarantine(&self, generation: Generation) -> Result<String, StoreError> {
+        let all = self.dir.join("quarantine");
+        let time: String = clock::rfc3339(clock::now_ms()).chars().filter(char::is_ascii_alphanumeric).collect();
+        let to = all.join(format!("{time}-store-{generation}"));
+        let done = fs::create_dir_all(&all).and_then(|()| self.rename(&self.damaged(generation), &to));
+        done.and_then(|()| File::open(&all)?.sync_all()).map_err(StoreError::io("setting the damaged store aside"))?;
+        Ok(to.display().to_string())
+    }
+
+    fn witness(&self) -> Option<Witness> {
+        Witness::read(&self.dir)
+    }
+
+    fn remember(&self, witness: &Witness) -> Result<(), StoreError> {
+        witness.write(&self.dir)
     }
 }
 

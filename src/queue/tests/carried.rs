@@ -116,7 +116,7 @@ fn each_dead(bench: &Bench, op: fn(Vec<(SinkId, Seq)>, shared::Reply<u64>) -> Op
 fn views(queue: &Queue, state: Option<State>) -> Vec<View> {
     let (mut all, mut filter) = (Vec::new(), Filter { state, limit: 3, ..Filter::default() });
     loop {
-        let page = queue.page(&filter).unwrap();
+        let page = queue.list(&filter).unwrap();
         assert_eq!(page.unreadable, []);
         all.extend(page.episodes);
         match page.next {
@@ -282,7 +282,7 @@ fn inv9_a_page_ends_by_its_bytes() {
         let long = Episode { messages: vec![Message::new("user", "x".repeat(1_500_000))], ..episode("s", n) };
         bench.append_new(&New::of(&long, &bench.lanes("s", &["a"]))).unwrap();
     }
-    let page = bench.queue.list(&Filter { limit: 99, ..Filter::default() });
+    let page = bench.queue.list(&Filter { limit: 99, ..Filter::default() }).unwrap();
     assert_eq!((page.episodes.len(), page.next), (3, Some(3)));
     assert_eq!(views(&bench.queue, None).len(), 6);
 }
@@ -294,7 +294,7 @@ fn inv8_a_record_that_cannot_be_read_is_not_passed_over_in_silence() {
         bench.append("s", n, &["a"]).unwrap();
     }
     bench.store().commit([(keys::chunk(2, 0), Some(vec![1, 2, 3]))].into(), true).unwrap();
-    let page = bench.queue.page(&Filter { limit: 99, ..Filter::default() }).unwrap();
+    let page = bench.queue.list(&Filter { limit: 99, ..Filter::default() }).unwrap();
     assert_eq!(page.episodes.iter().map(|v| v.seq).collect::<Vec<_>>(), [1, 3]);
     assert_eq!(page.unreadable.iter().map(|(seq, _)| *seq).collect::<Vec<_>>(), [2]);
 }

@@ -10,13 +10,21 @@ use super::*;
 /// 5 in doubt, due in a minute; session `u`: 6 delivered, its lane empty. Sink `b` is paused, and 5 waits there.
 const VERSION_1: &str = include_str!("version1.hex");
 
+/// The same for the versions of today: see `rows`. Sink `a`, session `s`: 1 delivered, 2 dead, 3 failed once, 4 never tried and longer than
+/// one piece; session `t`: 5 in doubt at both sinks. Sink `b` is paused. 4 has a unique key, and there is a note.
+const VERSION_2: &str = include_str!("version2.hex");
+
 fn bytes(hex: &str) -> Vec<u8> {
     (0..hex.len()).step_by(2).map(|at| u8::from_str_radix(&hex[at..at + 2], 16).unwrap()).collect()
 }
 
 fn version_1() -> Bench {
+    queue_of(VERSION_1)
+}
+
+fn queue_of(rows: &str) -> Bench {
     let mut bench = Bench::new(config());
-    let rows = VERSION_1.lines().map(|line| line.split_once(' ').unwrap()).map(|(k, v)| (bytes(k), Some(bytes(v))));
+    let rows = rows.lines().map(|line| line.split_once(' ').unwrap()).map(|(k, v)| (bytes(k), Some(bytes(v))));
     bench.store().commit(rows.collect(), true).unwrap();
     bench.reopen(START + 60_000);
     bench
@@ -29,7 +37,7 @@ fn inv8_a_queue_of_version_1_is_in_order_and_all_of_it_is_read() {
     let stats = bench.queue.stats();
     assert_eq!((stats.ledger.captured, stats.ledger.delivered, stats.ledger.dead, stats.ledger.pending), (7, 2, 1, 4));
     assert_eq!(stats.sinks[1].paused.as_deref(), Some("operator"));
-    let listed = bench.queue.list(&Filter { limit: 99, ..Filter::default() }).episodes;
+    let listed = bench.queue.list(&Filter { limit: 99, ..Filter::default() }).unwrap().episodes;
     assert_eq!(listed.iter().map(|v| v.seq).collect::<Vec<_>>(), [1, 2, 3, 4, 5, 6]);
     for view in &listed {
         let n = view.seq;
@@ -80,4 +88,41 @@ fn inv5_a_queue_of_version_1_goes_on_where_it_was() {
     bench.tidy();
     assert_eq!(bench.queue.stats().ledger.gap(), 0);
     assert_eq!(bench.queue.check(), Vec::<String>::new());
+}
+
+/// What is in [`VERSION_2`].
+fn episode_2(n: u64) -> Episode {
+    let session = if n == 5 { "t" } else { "s" };
+    let text = if n == 4 { "4 ".repeat(2_100) } else { format!("question {n}") };
+    Episode {
+        messages: vec![Message::new("user", text), Message::new("assistant", format!("answer {n}"))],
+        occurred_at: Some(START - n),
+        sha256: crate::episode::Digests { request: Some([1; 32]), response: None },
+        original: Some(crate::episode::Original {
+            target: "/run?a=b".into(),
+            headers: vec![("accept".into(), serde_bytes::ByteBuf::from(b"text/plain".to_vec()))],
+            body: b"body".to_vec(),
+        }),
+        ..episode(session, n)
+    }
+}
+
+#[test]
+fn inv8_a_queue_of_version_2_is_in_order_and_all_of_it_is_read() {
+    let bench = queue_of(VERSION_2);
+    assert_eq!(bench.queue.check(), Vec::<String>::new());
+    let stats = bench.queue.stats();
+    assert_eq!((stats.ledger.captured, stats.ledger.delivered, stats.ledger.dead, stats.ledger.pending), (6, 1, 1, 4));
+    assert_eq!(stats.sinks[1].paused.as_deref(), Some("operator"));
+    let listed = bench.queue.list(&Filter { limit: 99, ..Filter::default() }).unwrap().episodes;
+    assert_eq!(listed.iter().map(|v| v.seq).collect::<Vec<_>>(), [1, 2, 3, 4, 5]);
+    for view in &listed {
+        assert_eq!(view.episode, episode_2(view.seq));
+    }
+    let dead = &listed[1].sinks[0];
+    assert_eq!((dead.state, dead.reason.as_deref(), dead.attempts), (State::Dead, Some("rejected"), 1));
+    assert_eq!(dead.history[0].error.as_deref(), Some("HTTP 500"));
+    assert_eq!(bench.queue.note(Key::of("n", ["a"])).as_deref(), Some(&b"note"[..]));
+    let claims = bench.claim("a", 9);
+    assert_eq!(claims.iter().map(|c| (c.seq, c.sent != Sent::No)).collect::<BTreeMap<_, _>>(), [(3, false), (5, true)].into());
 }

@@ -6,7 +6,7 @@ use std::sync::{Condvar, Mutex, MutexGuard};
 
 use super::super::store::guard::Guard;
 use super::super::store::rewrite::Pace;
-use super::super::store::{Db, Disk, Generation, Room, Visit, Writes};
+use super::super::store::{Db, Disk, Generation, Remains, Room, Visit, Witness, Writes};
 use super::*;
 
 const LONG: Duration = Duration::from_secs(60);
@@ -143,6 +143,35 @@ impl Disk for Shelf {
         state.free = state.free + state.ballast - size;
         Ok(std::mem::replace(&mut state.ballast, size) != size)
     }
+
+    fn condemn(&self, generation: Generation) -> Result<(), StoreError> {
+        self.0.model.condemn(generation)
+    }
+
+    fn condemned(&self) -> Result<Vec<Generation>, StoreError> {
+        self.0.model.condemned()
+    }
+
+    fn examine(&self, generation: Generation) -> Result<Option<String>, StoreError> {
+        self.0.model.examine(generation)
+    }
+
+    fn remains(&self, generation: Generation) -> Result<Remains, StoreError> {
+        self.0.model.remains(generation)
+    }
+
+    fn quarantine(&self, generation: Generation) -> Result<String, StoreError> {
+        self.0.model.quarantine(generation)
+    }
+
+    fn witness(&self) -> Option<Witness> {
+        self.0.model.witness()
+    }
+
+    fn remember(&self, witness: &Witness) -> Result<(), StoreError> {
+        self.0.pass(Hang::All, 0);
+        self.0.model.remember(witness)
+    }
 }
 
 impl Open {
@@ -228,7 +257,7 @@ impl Trial {
 
     fn ids(&self) -> Vec<u128> {
         let page = self.bench.queue.list(&Filter { limit: 100, ..Filter::default() });
-        page.episodes.iter().map(|view| view.episode.id.as_u128()).collect()
+        page.unwrap().episodes.iter().map(|view| view.episode.id.as_u128()).collect()
     }
 
     fn assert_in_order(&self) {

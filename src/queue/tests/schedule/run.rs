@@ -107,7 +107,7 @@ impl Run {
                     let before = oracle.dead.len();
                     oracle.dead.retain(|(_, _, s)| *s != seq);
                     oracle.purged += (before - oracle.dead.len()) as u64;
-                    prop_assert!(bench.queue.episode(id_of(seq)).is_none());
+                    prop_assert!(bench.queue.episode(id_of(seq)).unwrap().is_none());
                 }
             }
             Step::Note(n, len) => {
@@ -155,7 +155,7 @@ impl Run {
                 oracle.waiting.entry((sink, session)).or_default().insert(seq, oracle.now);
                 oracle.captured += 1;
             }
-            prop_assert_eq!(bench.queue.episode(id_of(seq)).map(|v| v.seq), Some(seq));
+            prop_assert_eq!(bench.queue.episode(id_of(seq)).unwrap().map(|v| v.seq), Some(seq));
         }
         Ok(())
     }
@@ -188,6 +188,7 @@ impl Run {
             bench
                 .queue
                 .episode(id_of(*seq))
+                .unwrap()
                 .is_some_and(|v| v.sinks.iter().any(|s| Some(*sink) == bench.queue.sink_id(&s.sink) && s.state == State::Dead))
         });
         oracle.expired += (before - oracle.dead.len()) as u64;
@@ -213,7 +214,7 @@ impl Run {
         }
         for (sink, id) in queue.stats().sinks.iter().zip(self.ids) {
             let oldest = oracle.waiting.iter().filter(|((s, _), _)| *s == id).filter_map(|(_, w)| w.keys().min()).min();
-            let captured_at = oldest.and_then(|seq| queue.episode(id_of(*seq))).map(|v| v.episode.captured_at);
+            let captured_at = oldest.and_then(|seq| queue.episode(id_of(*seq)).unwrap()).map(|v| v.episode.captured_at);
             prop_assert_eq!(sink.oldest_pending, captured_at, "the oldest that waits is at {:?}", oldest);
         }
         Ok(())

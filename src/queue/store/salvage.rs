@@ -1,0 +1,139 @@
+//! Salvage: a generation that is damaged is set aside whole, and what can be read of it goes to a fresh one.
+//!
+//! 1. The generation is *condemned*: renamed, so that it is no generation any more.
+//! 2. A fresh one gets every row that can still be read, but for those that follow from others; [`mend`] makes these anew, and the ledger.
+//! 3. The fresh one is marked as whole, like one that is made by rewriting. From here on it counts.
+//! 4. What was condemned goes to `quarantine/`, every byte as it was found.
+//!
+//! Whenever the process ends in between, the next opening finds the condemned one and goes on: from 2 if there is no later whole generation,
+//! else from 4.
+
+use std::sync::Arc;
+
+use super::super::keys;
+use super::super::mend::{self, mend};
+use super::super::txn::TxnError;
+use super::{Current, Db, Disk, Generation, Store, StoreError, Writes, counts};
+
+/// Bytes of rows that are copied in one go.
+const SLICE: usize = 128 << 10;
+
+/// Slices between two syncs: what is not synced is in memory.
+const SYNC: usize = 64;
+
+/// What can be read of a generation.
+#[derive(Default)]
+pub struct Remains {
+    /// Its rows; none if there is nothing.
+    pub db: Option<Arc<dyn Db>>,
+    /// Changes that could be read, and not be given to any row.
+    pub lost: u64,
+}
+
+/// Salvages a generation that nobody has open; the one that takes its place.
+pub fn salvage(disk: &Arc<dyn Disk>, generation: Generation, why: &str) -> Result<Current, StoreError> {
+    tracing::error!(generation, why, "the queue's store is damaged: salvaging what can be read");
+    disk.condemn(generation)?;
+    resume(disk, generation, why)?;
+    Current::find(disk)
+}
+
+/// Salvages a generation that is condemned, or ends doing so.
+pub fn resume(disk: &Arc<dyn Disk>, condemned: Generation, why: &str) -> Result<(), StoreError> {
+    let mut done = false;
+    let mut latest = condemned;
+    for generation in disk.generations()? {
+        latest = latest.max(generation);
+        if generation > condemned {
+            if is_current(&**disk, generation)? {
+                done = true;
+            } else {
+                disk.remove(generation)?;
+            }
+        }
+    }
+    let mended = if done { None } else { Some(copy(disk, condemned, latest + 1)?) };
+    let place = disk.quarantine(condemned)?;
+    let Some(mend::Mended { records, unreadable, revived, missing }) = mended else {
+        tracing::warn!(place, "the salvaging of a damaged store, interrupted earlier, is done");
+        return Ok(());
+    };
+    tracing::error!(
+        why,
+        salvaged = records,
+        unreadable,
+        revived,
+        missing,
+        place,
+        "the queue's store was damaged; what could be read of it is in a fresh one, and the damaged one is kept as it was found. Check the \
+         disk. `missing` (per sink, by the ledger) are gone, and offramp_ledger_gap counts them until `offramp verify --write-off` accepts \
+         the loss. When nothing more is wanted of the damaged one, remove its directory"
+    );
+    Ok(())
+}
+
+/// Salvages the generation that counts, where none of `generations` can be opened as one that does: those in `damaged`, latest first,
+/// because they are damaged.
+pub fn latest(
+    disk: &Arc<dyn Disk>,
+    generations: &[Generation],
+    damaged: Vec<(Generation, String)>,
+) -> Result<Current, StoreError> {
+    let mut last = generations.last().map(|g| (*g, format!("none of the generations {generations:?} is whole")));
+    for (generation, why) in damaged {
+        let counts = is_current(&**disk, generation)?;
+        last = Some((generation, why));
+        if counts {
+            break;
+        }
+    }
+    match last {
+        Some((generation, why)) => salvage(disk, generation, &why),
+        None => Err(StoreError::Closed),
+    }
+}
+
+/// Whether a generation that is not open counts, as far as that can be read.
+fn is_current(disk: &dyn Disk, generation: Generation) -> Result<bool, StoreError> {
+    match disk.remains(generation)?.db {
+        Some(db) => counts(generation, &*db),
+        None => Ok(false),
+    }
+}
+
+/// Makes a fresh generation of what can be read of a condemned one.
+fn copy(disk: &Arc<dyn Disk>, condemned: Generation, fresh: Generation) -> Result<mend::Mended, StoreError> {
+    let remains = disk.remains(condemned)?;
+    if remains.lost > 0 {
+        tracing::warn!(changes = remains.lost, "changes of rows can be read, but not which rows they are for");
+    }
+    let db = disk.open(fresh)?;
+    if let Some(from) = &remains.db {
+        let (mut slice, mut size, mut slices, mut done) = (Writes::new(), 0, 0, Ok(()));
+        from.scan(vec![0]..vec![u8::MAX], &mut |key, value| {
+            if keys::is_row(key) && !mend::MADE.contains(&key[0]) {
+                size += key.len() + value.len();
+                slice.insert(key.to_vec(), Some(value.to_vec()));
+            }
+            if size >= SLICE {
+                slices += 1;
+                done = db.apply(&slice).and_then(|()| if slices % SYNC == 0 { db.sync() } else { Ok(()) });
+                (slice, size) = (Writes::new(), 0);
+            }
+            done.is_ok()
+        })?;
+        done?;
+        db.apply(&slice)?;
+    }
+    drop(remains);
+    let witness = disk.witness();
+    let store = Store::with(disk.clone(), Current { generation: fresh, db: Some(db.clone()) });
+    let mended = mend(&store, witness.as_ref()).map_err(|error| match error {
+        TxnError::Store(error) => error,
+        TxnError::Codec(error) => StoreError::io("encoding a row")(std::io::Error::other(error)),
+    })?;
+    db.sync()?;
+    db.apply(&[(keys::whole(), Some(Vec::new()))].into())?;
+    db.sync()?;
+    Ok(mended)
+}
