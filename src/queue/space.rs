@@ -13,11 +13,13 @@ use super::store::{Room, Store};
 /// How often to ask the system.
 const EVERY: Duration = Duration::from_secs(1);
 
-/// What is put aside, unless the disk or the queue is small.
+/// What is put aside, unless the disk or the queue is small; as much again for each [`PART`] that the queue takes: the engine writes where
+/// its pages are when it is opened.
 const BALLAST: u64 = 16 << 20;
+const PART: u64 = 1 << 30;
 
 /// Bytes without which it is no use to open the store again: it writes when it is opened.
-const OPENING: u64 = 1 << 20;
+const OPENING: u64 = 256 << 10;
 
 /// What is left free while a low disk is tidied up.
 const RESERVE: u64 = 8 << 20;
@@ -60,7 +62,7 @@ impl Space {
                 tracing::info!(path = %self.path.display(), free = room.free, "the disk has room again: capturing");
             }
         }
-        let ballast = BALLAST.min(room.total / 64).min(self.max_bytes / 64);
+        let ballast = (BALLAST * (1 + room.used / PART)).min(room.total / 32).min(self.max_bytes / 16);
         if room.free >= self.min_free.saturating_add(2 * ballast)
             && let Err(error) = self.store.ballast(ballast)
         {

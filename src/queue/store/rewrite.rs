@@ -128,7 +128,7 @@ impl Store {
     pub fn tend(&self, live: u64, spare: u64, low: bool) -> Option<Duration> {
         let side = &mut *self.side();
         let rewriting = &mut side.rewriting;
-        let step = if rewriting.now.is_some() { self.step(rewriting) } else { self.begin(rewriting, live, spare, low) };
+        let step = if rewriting.now.is_some() { self.step(rewriting, live) } else { self.begin(rewriting, live, spare, low) };
         step.unwrap_or_else(|error| {
             self.give_up(rewriting, &error);
             rewriting.not_before = Some(Instant::now() + self.pace.pause);
@@ -152,7 +152,7 @@ impl Store {
         }
         let size = self.footprint()?;
         let floor = if low { self.pace.floor / 4 } else { self.pace.floor };
-        if size < floor + WASTE * live || size < 2 * self.fresh()? {
+        if size < floor + WASTE * live + 2 * self.unexplained()? {
             return Ok(None);
         }
         tracing::info!(size, live, "the store has much waste: rewriting it");
@@ -160,11 +160,11 @@ impl Store {
         Ok(Some(Duration::ZERO))
     }
 
-    /// What the present generation took when it was fresh, as its mark says: what rewriting can't make smaller is not to be rewritten again
-    /// and again.
-    fn fresh(&self) -> Result<u64, StoreError> {
+    /// What the present generation took when it was fresh beyond [`WASTE`] times what was said to be alive then, as its mark says: what
+    /// rewriting can't make smaller is not to be rewritten again and again.
+    fn unexplained(&self) -> Result<u64, StoreError> {
         let mark = self.get(&keys::whole())?;
-        Ok(mark.and_then(|size| size.try_into().ok()).map_or(0, u64::from_be_bytes))
+        Ok(mark.and_then(|bytes| bytes.try_into().ok()).map_or(0, u64::from_be_bytes))
     }
 
     fn start(&self, rewriting: &mut Rewriting) -> Result<(), StoreError> {
@@ -175,7 +175,7 @@ impl Store {
         Ok(())
     }
 
-    fn step(&self, rewriting: &mut Rewriting) -> Result<Option<Duration>, StoreError> {
+    fn step(&self, rewriting: &mut Rewriting, live: u64) -> Result<Option<Duration>, StoreError> {
         let Some(rewrite) = &mut rewriting.now else { return Ok(None) };
         if let Some(syncing) = rewrite.syncing.take() {
             match syncing.wait(Duration::ZERO) {
@@ -187,7 +187,7 @@ impl Store {
             }
         }
         if rewrite.copied {
-            return self.finish(rewriting).map(|()| None);
+            return self.finish(rewriting, live).map(|()| None);
         }
         let (from, copy, most) = (self.db()?, rewrite.copy.clone(), self.pace.slice);
         let (size, next) = self.guard.run(move || copy.slice(&*from, most))?;
@@ -203,14 +203,15 @@ impl Store {
     }
 
     /// The copy takes over.
-    fn finish(&self, rewriting: &mut Rewriting) -> Result<(), StoreError> {
+    fn finish(&self, rewriting: &mut Rewriting, live: u64) -> Result<(), StoreError> {
         let Some(rewrite) = &mut rewriting.now else { return Ok(()) };
         rewrite.marked = true;
         let (disk, from, to) = (self.disk.clone(), self.db()?, rewrite.copy.clone());
         let size = self.guard.run(move || {
             to.db.sync()?;
             let size = disk.size(to.generation)?;
-            to.db.apply(&[(keys::whole(), Some(size.to_be_bytes().to_vec()))].into())?;
+            let unexplained = size.saturating_sub(WASTE * live);
+            to.db.apply(&[(keys::whole(), Some(unexplained.to_be_bytes().to_vec()))].into())?;
             to.db.sync()?;
             // Should its removal fail, it is known that it doesn't count any more.
             if let Err(error) = from.apply(&[(keys::left(), Some(Vec::new()))].into()).and_then(|()| from.sync()) {
@@ -333,15 +334,33 @@ mod tests {
         assert_eq!(store.generation(), 1);
         let after = store.footprint().unwrap();
         assert!(after < (1 << 20) + 3 * live, "{before} {after}");
-        for _ in 0..2 {
-            // Even if nothing of it were alive.
-            rewrite(&store, 0);
-            assert_eq!(store.generation(), 1, "{after}");
-        }
-        drop(store);
-        let store = real(dir.path());
+        rewrite(&store, live);
+        assert_eq!((store.generation(), all(&store)), (1, rows), "{after}");
+        // It is small again while it is being rewritten, and comes down after all.
+        store.commit((1800..2000).map(|k| (row(k, b"").0, None)).collect(), true).unwrap();
+        store.commit((0..1000).map(|k| row(k, &[7; 1024])).collect(), true).unwrap();
+        rewrite(&store, 1_100_000);
+        assert_eq!(store.generation(), 1, "that much is no waste");
+        store.commit((0..1000).map(|k| (row(k, b"").0, None)).collect(), true).unwrap();
         rewrite(&store, 0);
-        assert_eq!((store.generation(), all(&store)), (1, rows));
+        assert_eq!(store.generation(), 2);
+        assert!(store.footprint().unwrap() < 1 << 20);
+    }
+
+    #[test]
+    fn inv9_what_rewriting_cannot_make_smaller_is_not_rewritten_again_and_again() {
+        let dir = tempfile::tempdir().unwrap();
+        let mut store = real(dir.path());
+        store.commit((0..1000).map(|k| row(k, &[7; 2048])).collect(), true).unwrap();
+        for _ in 0..3 {
+            // As if nothing of it were alive.
+            rewrite(&store, 0);
+            rewrite(&store, 0);
+            drop(store);
+            store = real(dir.path());
+        }
+        rewrite(&store, 0);
+        assert_eq!(store.generation(), 1);
         assert_eq!(Files::new(dir.path()).generations().unwrap(), [1]);
     }
 
