@@ -258,7 +258,7 @@ mod tests {
 
     #[test]
     fn a_batch_waits_for_as_many_as_are_wanted() {
-        let shared = shared();
+        let (shared, began) = (shared(), Instant::now());
         let taken = std::thread::spawn({
             let shared = shared.clone();
             move || shared.take(LONG, (3, LONG)).unwrap().len()
@@ -267,6 +267,7 @@ mod tests {
             note(&shared);
         }
         assert_eq!(taken.join().unwrap(), 3);
+        assert!(began.elapsed() < LONG);
     }
 
     #[test]
@@ -280,10 +281,10 @@ mod tests {
 
     #[test]
     fn closing_ends_the_wait_for_others() {
-        let shared = shared();
+        let (shared, began) = (shared(), Instant::now());
         note(&shared);
         shared.close();
         assert_eq!(shared.take(LONG, (3, LONG)).unwrap().len(), 1);
-        assert!(shared.take(LONG, (3, LONG)).is_none());
+        assert!(shared.take(LONG, (3, LONG)).is_none() && began.elapsed() < LONG);
     }
 }

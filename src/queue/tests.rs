@@ -295,6 +295,8 @@ fn inv3_a_store_that_fails_refuses_and_recovers() {
     assert!(now(bench.queue.pause(SinkId(1), None)).is_ok(), "any commit that works ends it");
     bench.append("s", 2, &["a"]).unwrap();
     assert_eq!((bench.queue.stats().state, bench.sink("a").captured), ("ok", 1));
+    assert_eq!(bench.claim("a", 9).len(), 1, "its lane has the row that the failed append would have made");
+    assert_eq!(bench.queue.check(), Vec::<String>::new());
 }
 
 #[test]

@@ -152,8 +152,9 @@ fn drive<T: Target>(runtime: &Runtime, time: Duration, writer: &str, targets: im
     for producer in producers {
         times.extend(runtime.block_on(producer).map_err(crate::other)??);
     }
-    let (took, after, records) = (start.elapsed().as_secs_f64(), cpu()?, times.len() as f64);
-    let [cpu, writer, producers] = [0, 1, 2].map(|n| (after[n] - before[n]).as_secs_f64() * 1e6 / records);
+    let (took, after) = (start.elapsed().as_secs_f64(), cpu()?);
+    let records = f64::from(u32::try_from(times.len()).map_err(crate::other)?);
+    let [cpu, writer, producers] = [0, 1, 2].map(|n| after[n].saturating_sub(before[n]).as_secs_f64() * 1e6 / records);
     let (p50, p99) = (percentile(&mut times, 50), percentile(&mut times, 99));
     Ok(Figures { per_second: records / took, p50, p99, cpu, writer, producers })
 }
