@@ -154,7 +154,7 @@ impl Check<'_> {
                     (Row::Absent, Row::There(ended)) => self.found(sink).dead += u64::from(ended.state == State::Dead),
                     (Row::Absent, Row::Unreadable) => {}
                     (Row::Absent, Row::Absent) => {
-                        self.fault(format!("{} at sink {} neither waits nor has ended", record.id, sink.0))
+                        self.fault(format!("{} at sink {} neither waits nor has ended", record.id, sink.0));
                     }
                     _ => self.fault(format!("{} at sink {} waits and has ended", record.id, sink.0)),
                 }

@@ -25,7 +25,7 @@ pub fn lock(dir: &Path) -> Result<File, QueueError> {
     let path = dir.join("lock");
     let mut file = OpenOptions::new().read(true).write(true).create(true).truncate(false).open(path).map_err(io)?;
     take(&mut file, dir)?;
-    // For the sentence alone that names it: a full disk is no reason to stop here.
+    // For that sentence only: a full disk is no reason to stop here.
     let _ = file.set_len(0).and_then(|()| writeln!(file, "{}", std::process::id()));
     Ok(file)
 }

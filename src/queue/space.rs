@@ -96,7 +96,7 @@ impl Space {
         self.looked = None;
         match self.store.ballast(0) {
             Ok(true) => {
-                tracing::error!(path = %self.path.display(), "the disk is full: the room that was put aside is given back")
+                tracing::error!(path = %self.path.display(), "the disk is full: the room that was put aside is given back");
             }
             Ok(false) => {}
             Err(error) => tracing::error!(%error, "the room that was put aside can't be given back"),

@@ -31,7 +31,6 @@ mod witness;
 use std::collections::BTreeMap;
 use std::ops::Range;
 use std::path::Path;
-use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, RwLockWriteGuard};
 use std::time::Duration;
 
@@ -40,6 +39,7 @@ use self::guard::{Call, Guard};
 use self::heal::Healing;
 pub use self::read::Reading;
 use self::rewrite::{Pace, Rewriting};
+use self::salvage::Damage;
 pub use self::salvage::Remains;
 pub use self::witness::{Seen, Witness};
 use super::keys::{self, Key};
@@ -184,15 +184,6 @@ pub struct Store {
     damage: Damage,
 }
 
-/// What the engine has said of damage.
-#[derive(Default)]
-struct Damage {
-    /// Since it was opened.
-    now: AtomicBool,
-    /// How often it has been opened again because of that.
-    reopened: AtomicU32,
-}
-
 struct Current {
     generation: Generation,
     /// None while, or because, it could not be opened again.
@@ -253,20 +244,26 @@ impl Store {
         Ok(store)
     }
 
-    /// Around a database that is open already.
+    /// One that is open already, without a thread of its own.
     fn with(disk: Arc<dyn Disk>, current: Current) -> Self {
-        let (guard, pace) = (Guard::inline(), Pace::default());
-        Self { disk, guard, pace, current: RwLock::new(current), side: Mutex::default(), damage: Damage::default() }
+        Self {
+            disk,
+            guard: Guard::inline(),
+            pace: Pace::default(),
+            current: RwLock::new(current),
+            side: Mutex::default(),
+            damage: Damage::default(),
+        }
     }
 
     /// The value of a key.
     pub fn get(&self, key: &[u8]) -> Result<Option<Vec<u8>>, StoreError> {
-        self.heed(self.read(|db| db.get(key)))
+        self.damage.heed(self.read(|db| db.get(key)))
     }
 
     /// Visits the entries of a range in order.
     pub fn scan(&self, range: Range<Key>, visit: Visit<'_>) -> Result<(), StoreError> {
-        self.heed(self.read(|db| db.scan(range, visit)))
+        self.damage.heed(self.read(|db| db.scan(range, visit)))
     }
 
     /// Applies all of `writes` or none of them; with `sync` they are on stable storage when this returns. [`StoreError::Stuck`]: they
@@ -285,7 +282,7 @@ impl Store {
             Ok(copy.map(|copy| copy.follow(&writes)))
         });
         side.metas.extend(meta);
-        match self.heed(done) {
+        match done {
             Ok(followed) => {
                 if sync {
                     side.synced();
@@ -296,6 +293,7 @@ impl Store {
                 Ok(())
             }
             Err(error) => {
+                self.damage.note(&error);
                 self.give_up(&mut side.rewriting, &StoreError::Closed); // who knows what is in there now
                 Err(error)
             }
@@ -306,7 +304,7 @@ impl Store {
     pub fn sync(&self) -> Result<(), StoreError> {
         let mut side = self.side();
         let db = self.db()?;
-        self.heed(self.guard.run(move || db.sync()))?;
+        self.damage.heed(self.guard.run(move || db.sync()))?;
         side.synced();
         Ok(())
     }
@@ -334,20 +332,13 @@ impl Store {
 
     /// Whether the engine has met damage since it was opened: to be opened again.
     pub fn is_damaged(&self) -> bool {
-        self.damage.now.load(Ordering::Relaxed)
+        self.damage.is_there()
     }
 
     /// Writes down how far the queue has come, from what is in the store: to be called when all of it is on stable storage.
     pub fn bear_witness(&self) -> Result<(), StoreError> {
-        let (disk, witness) = (self.disk.clone(), self.heed(self.read(Witness::of))?);
+        let (disk, witness) = (self.disk.clone(), self.damage.heed(self.read(Witness::of))?);
         self.guard.run(move || disk.remember(&witness))
-    }
-
-    fn heed<T>(&self, done: Result<T, StoreError>) -> Result<T, StoreError> {
-        if matches!(done, Err(StoreError::Damaged(_))) {
-            self.damage.now.store(true, Ordering::Relaxed);
-        }
-        done
     }
 
     fn db(&self) -> Result<Arc<dyn Db>, StoreError> {

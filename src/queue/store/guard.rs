@@ -150,7 +150,9 @@ impl Desk {
         let (jobs, queue) = mpsc::channel::<Job>();
         spawn("queue-disk", move || {
             job();
-            queue.into_iter().for_each(|job| job());
+            for job in queue {
+                job();
+            }
         })?;
         self.jobs = Some(jobs);
         Ok(call)

@@ -10,7 +10,6 @@
 //! Either way a commit that was reported as failed may be there afterwards, as a whole: whoever reopens must read again what there is.
 
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 
 use super::{Call, Current, Db, Disk, Generation, Meta, Side, Store, StoreError, keys, salvage};
 
@@ -56,17 +55,13 @@ impl Store {
             side.healing = Some(step);
             return Err(StoreError::Stuck);
         };
-        let opened = opened?;
-        if opened.generation != self.generation() {
-            self.damage.reopened.store(0, Ordering::Relaxed); // another one, made from what can be read
-        }
-        self.damage.now.store(false, Ordering::Relaxed);
-        let former = std::mem::replace(&mut *self.current(), opened);
+        let former = std::mem::replace(&mut *self.current(), opened?);
         if matches!(step, Healing::Copying(_)) {
             self.guard.leave();
         }
         self.let_go(former.db);
         self.let_go(side.rewriting.forget());
+        self.damage.is_over();
         side.metas = vec![self.get(&keys::meta())?];
         side.probes = 0;
         Ok(())
@@ -97,23 +92,10 @@ impl Store {
     fn open_again(&self, side: &mut Side) -> Result<Call<Current>, StoreError> {
         // To let go of an engine may block as well, and gives its lock on the directory back.
         let former = (self.current().db.take(), side.rewriting.forget());
-        let (disk, generation, damaged) = (self.disk.clone(), self.generation(), self.is_damaged());
-        // The engine calls damage what may be an error of the system that it did not bear: so once it is only opened again, and then what it
-        // wrote must be damaged indeed.
-        let suspect = damaged && self.damage.reopened.fetch_add(1, Ordering::Relaxed) > 0;
+        let (disk, generation, damage) = (self.disk.clone(), self.generation(), self.damage.again());
         self.guard.beside(move || {
             drop(former);
-            if suspect && let Some(why) = disk.examine(generation)? {
-                return salvage::salvage(&disk, generation, &why);
-            }
-            match Current::find(&disk) {
-                // A panic keeps the engine's own lock for the rest of the process. Nobody else can have it.
-                Err(StoreError::Locked) if damaged => match disk.examine(generation)? {
-                    Some(why) => salvage::salvage(&disk, generation, &why),
-                    None => Err(StoreError::Locked),
-                },
-                found => found,
-            }
+            salvage::find_again(&disk, generation, damage)
         })
     }
 

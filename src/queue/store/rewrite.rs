@@ -178,13 +178,11 @@ impl Store {
     fn step(&self, rewriting: &mut Rewriting, live: u64) -> Result<Option<Duration>, StoreError> {
         let Some(rewrite) = &mut rewriting.now else { return Ok(None) };
         if let Some(syncing) = rewrite.syncing.take() {
-            match syncing.wait(Duration::ZERO) {
-                Some(synced) => synced?,
-                None => {
-                    rewrite.syncing = Some(syncing);
-                    return Ok(Some(BREATH));
-                }
-            }
+            let Some(synced) = syncing.wait(Duration::ZERO) else {
+                rewrite.syncing = Some(syncing);
+                return Ok(Some(BREATH));
+            };
+            synced?;
         }
         if rewrite.copied {
             return self.finish(rewriting, live).map(|()| None);

@@ -9,6 +9,7 @@
 //! else from 4.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 
 use super::super::keys;
 use super::super::mend::{self, mend};
@@ -28,6 +29,61 @@ pub struct Remains {
     pub db: Option<Arc<dyn Db>>,
     /// Changes that could be read, and not be given to any row.
     pub lost: u64,
+}
+
+/// What the engine has said of damage.
+#[derive(Default)]
+pub struct Damage {
+    /// Since it was opened.
+    now: AtomicBool,
+    /// How often it has been opened again because of that.
+    again: AtomicU32,
+}
+
+impl Damage {
+    /// Takes note of what the engine says.
+    pub fn heed<T>(&self, done: Result<T, StoreError>) -> Result<T, StoreError> {
+        done.inspect_err(|error| self.note(error))
+    }
+
+    pub fn note(&self, error: &StoreError) {
+        if matches!(error, StoreError::Damaged(_)) {
+            self.now.store(true, Ordering::Relaxed);
+        }
+    }
+
+    /// Whether it has met damage since it was opened.
+    pub fn is_there(&self) -> bool {
+        self.now.load(Ordering::Relaxed)
+    }
+
+    /// It is opened again: for how often that was because of damage.
+    pub fn again(&self) -> u32 {
+        if self.is_there() { self.again.fetch_add(1, Ordering::Relaxed) + 1 } else { 0 }
+    }
+
+    /// It has been opened again.
+    pub fn is_over(&self) {
+        self.now.store(false, Ordering::Relaxed);
+    }
+}
+
+/// Opens the store after an error; `damage`: how often that was because of damage. The engine calls damage what may be an error of the
+/// system that it did not bear: so once it is only opened again, and then what it wrote must be damaged indeed.
+pub fn find_again(disk: &Arc<dyn Disk>, generation: Generation, damage: u32) -> Result<Current, StoreError> {
+    if damage > 1
+        && let Some(why) = disk.examine(generation)?
+    {
+        return salvage(disk, generation, &why);
+    }
+    match Current::find(disk) {
+        // A panic keeps the engine's own lock for the rest of the process. Nobody else can have it.
+        Err(StoreError::Locked) if damage > 0 => match disk.examine(generation)? {
+            Some(why) => salvage(disk, generation, &why),
+            None => Err(StoreError::Locked),
+        },
+        found => found,
+    }
 }
 
 /// Salvages a generation that nobody has open; the one that takes its place.

@@ -6,7 +6,7 @@ use std::sync::{Condvar, Mutex, MutexGuard};
 
 use super::super::store::guard::Guard;
 use super::super::store::rewrite::Pace;
-use super::super::store::{Db, Disk, Generation, Remains, Room, Visit, Witness, Writes};
+use super::super::store::{Db, Disk, Generation, Remains, Room, Visit, Writes};
 use super::*;
 
 const LONG: Duration = Duration::from_secs(60);
@@ -169,7 +169,6 @@ impl Disk for Shelf {
     }
 
     fn remember(&self, witness: &Witness) -> Result<(), StoreError> {
-        self.0.pass(Hang::All, 0);
         self.0.model.remember(witness)
     }
 }
@@ -256,8 +255,8 @@ impl Trial {
     }
 
     fn ids(&self) -> Vec<u128> {
-        let page = self.bench.queue.list(&Filter { limit: 100, ..Filter::default() });
-        page.unwrap().episodes.iter().map(|view| view.episode.id.as_u128()).collect()
+        let page = self.bench.queue.list(&Filter { limit: 100, ..Filter::default() }).unwrap();
+        page.episodes.iter().map(|view| view.episode.id.as_u128()).collect()
     }
 
     fn assert_in_order(&self) {
