@@ -140,12 +140,17 @@ impl Queue {
     /// A queue without a writer thread: each operation is committed by whoever submits it.
     #[cfg(test)]
     pub(crate) fn inline(disk: Arc<model::Model>, config: &config::Queue, names: &[&str], clock: Clock) -> Self {
-        let names: Vec<String> = names.iter().map(|n| (*n).to_owned()).collect();
         let store = Store::on(disk).expect("a readable store");
-        let writer = prepare(config, Arc::new(store), &names, clock, &Metrics::new()).expect("a readable store");
+        Self::inline_on(store, config, names, clock).expect("a readable store")
+    }
+
+    #[cfg(test)]
+    fn inline_on(store: Store, config: &config::Queue, names: &[&str], clock: Clock) -> Result<Self, TxnError> {
+        let names: Vec<String> = names.iter().map(|n| (*n).to_owned()).collect();
+        let writer = prepare(config, Arc::new(store), &names, clock, &Metrics::new())?;
         let shared = writer.shared.clone();
         let writer = Mutex::new(WriterSide::Inline(Box::new(writer)));
-        Self { inner: Arc::new(Inner { shared, writer, commit_wait: config.commit_wait, _lock: None }) }
+        Ok(Self { inner: Arc::new(Inner { shared, writer, commit_wait: config.commit_wait, _lock: None }) })
     }
 
     /// Takes nothing more, commits what it has, and returns when all of it is on stable storage. Blocks for the disk.

@@ -49,6 +49,8 @@ pub struct Writer {
     pub metrics: Metrics,
     /// When the oldest write that isn't synced yet was made.
     unsynced: Option<Instant>,
+    /// What is in memory may not be what is on the disk.
+    stale: bool,
     tidied: Instant,
     /// How many requests to gather, and how long: see [`gathering`].
     gather: (usize, Duration),
@@ -63,6 +65,7 @@ impl Writer {
             space,
             metrics,
             unsynced: None,
+            stale: false,
             tidied: Instant::now(),
             gather: (0, Duration::ZERO),
         };
@@ -130,6 +133,7 @@ impl Writer {
     }
 
     fn try_commit(&mut self, ops: &[Op]) -> Result<Vec<Outcome>, (TxnError, Vec<Claim>)> {
+        self.follow().map_err(|error| (error, Vec::new()))?;
         let now = self.shared.clock.now_ms();
         self.shared.committing.store(now.max(1), Ordering::Relaxed);
         let store = self.engine.store.clone();
@@ -158,6 +162,10 @@ impl Writer {
         };
         let outcomes = all();
         self.shared.committing.store(0, Ordering::Relaxed);
+        if outcomes.is_err() {
+            // It may be there all the same: nobody must rely on it before it is on stable storage.
+            self.unsynced.get_or_insert_with(Instant::now);
+        }
         let outcomes = outcomes.map_err(|e| (e, claimed));
         self.sync_if_due();
         outcomes
@@ -172,10 +180,20 @@ impl Writer {
                 sink.claimed.remove(&claim.lane);
             }
         }
-        if let Err(error) = recover::reload(&mut self.engine) {
+        self.stale = true;
+        if let Err(error) = self.follow() {
             tracing::error!(%error, "the queue can't be read after a failed commit");
         }
         self.publish();
+    }
+
+    /// Reads from the disk what a failed commit left in memory alone. Until that has worked, nothing else may be written.
+    fn follow(&mut self) -> Result<(), TxnError> {
+        if self.stale {
+            recover::reload(&mut self.engine)?;
+            self.stale = false;
+        }
+        Ok(())
     }
 
     fn sync_if_due(&mut self) {
@@ -199,7 +217,8 @@ impl Writer {
         self.shared.holds.expire(now);
         let store = self.engine.store.clone();
         let mut txn = Txn::new(&store);
-        let more = self.engine.expire(&mut txn, now).and_then(|more| {
+        let more = self.follow().and_then(|()| {
+            let more = self.engine.expire(&mut txn, now)?;
             let more = self.engine.forget(&mut txn, now)? || more;
             self.engine.advance_oldest(&txn)?;
             let writes = self.engine.close(txn)?;
@@ -213,6 +232,7 @@ impl Writer {
         self.publish();
         more.unwrap_or_else(|error| {
             tracing::error!(%error, "expired episodes could not be removed");
+            self.shared.failing.store(matches!(error, TxnError::Store(_)), Ordering::Relaxed); // so that it is opened again
             self.roll_back(&[], &[]);
             false
         })
@@ -224,7 +244,8 @@ impl Writer {
             return false;
         }
         let store = self.engine.store.clone();
-        let reopened = store.reopen().map_err(TxnError::from).and_then(|()| recover::reload(&mut self.engine));
+        self.stale = true;
+        let reopened = store.reopen().map_err(TxnError::from).and_then(|()| self.follow());
         // The first write shows whether it really works.
         let works = reopened.and_then(|()| {
             let mut txn = Txn::new(&store);
@@ -287,6 +308,7 @@ impl Writer {
                     Ok(Outcome::Begun(attempts)) => Ok(attempts),
                     _ => Err(AppendError::Failed),
                 })),
+                (Op::Release(place), Err(_)) => rung.extend(self.shared.holds.release(place)), // it may not have come to that
                 (Op::Accepted(_) | Op::Release(_), _) => {}
                 (Op::Finish(claim, ..), _) => {
                     self.in_flight(|set| {
@@ -324,6 +346,7 @@ impl Writer {
             }
         }
         self.in_flight(|set| set.retain(|at| !claims.iter().any(|c| (c.sink, c.seq) == *at)));
+        self.publish();
     }
 }
 

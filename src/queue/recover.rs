@@ -2,7 +2,7 @@
 //!
 //! Opening reads a handful of rows, however long the backlog: claims were in memory only, so a lane that was being worked on is simply ready.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::BTreeMap;
 use std::fs::{File, OpenOptions, TryLockError};
 use std::io::{Read, Write};
 use std::path::Path;
@@ -16,7 +16,7 @@ use super::rows::{Meta, SinkRow};
 use super::seal::Seals;
 use super::store::Store;
 use super::txn::{Txn, TxnError};
-use super::{Lane, QueueError, Seq, SinkId, codec};
+use super::{QueueError, SinkId, codec};
 
 /// Takes the directory for this process, as long as the file lives.
 pub fn lock(dir: &Path) -> Result<File, QueueError> {
@@ -47,30 +47,31 @@ pub fn load(store: Arc<Store>, seals: Arc<Seals>, limits: Limits) -> Result<Engi
     Ok(engine)
 }
 
-/// Reads again what is kept in memory; claims stay, and so does what was reserved.
+/// Reads again what is kept in memory, all of it or nothing; claims stay, and so does what was reserved.
 pub fn reload(engine: &mut Engine) -> Result<(), TxnError> {
     engine.sinks.values_mut().for_each(|sink| sink.heads = Heads::default()); // even if nothing can be read now
     let store = engine.store.clone();
     let txn = Txn::new(&store);
-    if let Some(meta) = txn.get(&keys::meta())? {
-        engine.meta = meta;
-    }
+    let meta = txn.get(&keys::meta())?;
     let prefix = keys::names();
     let mut names = Vec::new();
     txn.scan(prefix.clone()..keys::end_of(&prefix), &mut |key, value| {
         names.push((String::from_utf8_lossy(&key[1..]).into_owned(), value.to_vec()));
         true
     })?;
-    let mut claimed: HashMap<SinkId, HashMap<Lane, Seq>> =
-        std::mem::take(&mut engine.sinks).into_iter().map(|(id, sink)| (id, sink.claimed)).collect();
+    let mut sinks = BTreeMap::new();
     for (name, id) in names {
         let id: SinkId = codec::decode(&id)?;
         let row: SinkRow = txn.get(&keys::sink(id))?.unwrap_or_default();
         let mut sink = SinkState::new(name, row);
         sink.open_reason(&engine.seals, id);
-        sink.claimed = claimed.remove(&id).unwrap_or_default();
-        engine.sinks.insert(id, sink);
+        sinks.insert(id, sink);
     }
+    for (id, sink) in &mut sinks {
+        sink.claimed = engine.sinks.get_mut(id).map(|was| std::mem::take(&mut was.claimed)).unwrap_or_default();
+    }
+    engine.meta = meta.unwrap_or(engine.meta.clone());
+    engine.sinks = sinks;
     Ok(())
 }
 

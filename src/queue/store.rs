@@ -13,7 +13,7 @@
 mod files;
 #[cfg(test)]
 pub(crate) mod model;
-mod rewrite;
+pub(super) mod rewrite;
 mod sled;
 
 use std::collections::BTreeMap;
@@ -23,7 +23,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, RwLockWriteGuard};
 use std::time::Instant;
 
 use self::files::Files;
-use self::rewrite::Rewrite;
+use self::rewrite::{Pace, Rewrite};
 use super::keys::{self, Key};
 
 /// The longest value (bytes) that stays inside sled's log.
@@ -86,7 +86,7 @@ pub trait Disk: Send + Sync {
     /// Opens a generation, or creates it.
     fn open(&self, generation: Generation) -> Result<Arc<dyn Db>, StoreError>;
 
-    /// All that there are, leftovers included.
+    /// All that there are, leftovers included. What is not among them doesn't come back after a loss of power, also if its removal failed.
     fn generations(&self) -> Result<Vec<Generation>, StoreError>;
 
     /// Removes one, whoever still has it open. It doesn't come back after a loss of power.
@@ -101,6 +101,7 @@ pub struct Store {
     disk: Arc<dyn Disk>,
     current: RwLock<Current>,
     rewrite: Mutex<Rewriting>,
+    pace: Pace,
 }
 
 struct Current {
@@ -126,8 +127,12 @@ impl Store {
 
     /// Opens or creates the store on a disk. Of what an interrupted rewriting left, nothing stays.
     pub fn on(disk: Arc<dyn Disk>) -> Result<Self, StoreError> {
+        Self::paced(disk, Pace::default())
+    }
+
+    pub(super) fn paced(disk: Arc<dyn Disk>, pace: Pace) -> Result<Self, StoreError> {
         let current = Current::find(&*disk)?;
-        Ok(Self { disk, current: RwLock::new(current), rewrite: Mutex::default() })
+        Ok(Self { disk, current: RwLock::new(current), rewrite: Mutex::default(), pace })
     }
 
     /// The value of a key.

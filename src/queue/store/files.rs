@@ -35,7 +35,9 @@ impl Disk for Files {
     }
 
     fn generations(&self) -> Result<Vec<Generation>, StoreError> {
-        let entries = fs::read_dir(&self.dir).and_then(Iterator::collect::<Result<Vec<_>, _>>);
+        // What a removal that failed has renamed must not come back, least of all when half of it is gone.
+        let synced = File::open(&self.dir).and_then(|dir| dir.sync_all());
+        let entries = synced.and_then(|()| fs::read_dir(&self.dir)?.collect::<Result<Vec<_>, _>>());
         let entries = entries.map_err(StoreError::io("listing the queue's directory"))?;
         let names: Vec<String> = entries.iter().filter_map(|e| e.file_name().into_string().ok()).collect();
         for gone in names.iter().filter(|n| n.starts_with("gone-")) {

@@ -1,6 +1,16 @@
-//! A disk in memory for tests: it can lose what was not synced, and fail when told to.
+//! A disk in memory for tests that behaves badly when told to, and always in the same way.
+//!
+//! What can go wrong with it is what can go wrong with sled on a disk:
+//! - The power is lost. A batch is there or not, never half of it; of those that weren't synced the first few may have been written.
+//! - The process dies: whoever opens the disk next finds all that was applied.
+//! - A call fails ([`Fault`]), at any point of any operation, with its effect or without; once, or until it is mended. After that, too, an
+//!   opening finds all that was synced, and of the rest the first few batches.
+//! - A call doesn't return in time: that handle is of no use any more.
+//! - The disk is full. A generation is a log: it takes what was ever written to it, and gives it back when it is removed.
+//! - A generation whose removal failed may be gone and come back when the power is lost.
 
 use std::collections::BTreeMap;
+use std::io::{Error, ErrorKind};
 use std::ops::Range;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -12,122 +22,279 @@ type Map = BTreeMap<Key, Vec<u8>>;
 /// The model; clones are the same disk.
 #[derive(Clone, Default)]
 pub struct Model {
-    disk: Arc<Inner>,
+    state: Arc<Mutex<State>>,
+}
+
+/// What goes wrong.
+#[derive(Debug, Clone, Copy)]
+pub struct Fault {
+    /// So many calls go well before.
+    pub after: u8,
+    /// Calls that read fail too.
+    pub reads: bool,
+    /// The first call that fails has its effect all the same.
+    pub effect: bool,
+    /// The handle that was called is of no use from then on.
+    pub wedge: bool,
+    /// All calls fail from then on, until it is mended.
+    pub lasting: bool,
+    /// How much of what was not synced the next opening finds: of 255 parts.
+    pub keep: u8,
 }
 
 #[derive(Default)]
-struct Inner {
-    generations: Mutex<BTreeMap<Generation, Maps>>,
-    failing: AtomicBool,
-    /// A write has failed since the last opening: who knows what it left.
-    failed: AtomicBool,
+struct State {
+    generations: BTreeMap<Generation, Log>,
+    /// Their removal has failed, and whether it was made durable is not known.
+    undead: BTreeMap<Generation, Log>,
+    fault: Option<Fault>,
+    /// Bytes that are free, if there is a limit.
+    room: Option<usize>,
 }
 
-#[derive(Clone, Default)]
-struct Maps {
-    applied: Map,
+/// What a generation holds.
+#[derive(Default)]
+struct Log {
     synced: Map,
+    unsynced: Vec<Writes>,
+    /// Both together.
+    applied: Map,
+    /// Bytes ever written.
+    size: usize,
+    /// A write has failed: of what wasn't synced, how much the next opening finds.
+    kept: Option<u8>,
 }
 
 /// A generation that is open.
 struct Open {
-    disk: Arc<Inner>,
+    state: Arc<Mutex<State>>,
     generation: Generation,
+    wedged: AtomicBool,
 }
 
 impl Model {
-    /// Power is lost: only what was synced remains.
+    /// The power is lost; of what was not synced nothing remains.
     pub fn crash(&self) {
-        for maps in self.disk.generations().values_mut() {
-            maps.applied = maps.synced.clone();
+        self.power(0);
+    }
+
+    /// The power is lost; of what was not synced, `keep` of 255 parts had been written.
+    pub fn power(&self, keep: u8) {
+        let mut state = lock(&self.state);
+        let undead = std::mem::take(&mut state.undead);
+        state.generations.extend(undead);
+        for log in state.generations.values_mut() {
+            log.keep(keep);
         }
     }
 
     /// From now on every write fails (or works again).
     pub fn fail(&self, failing: bool) {
-        self.disk.failing.store(failing, Ordering::Relaxed);
+        let fault = Fault { after: 0, reads: false, effect: false, wedge: false, lasting: true, keep: 0 };
+        lock(&self.state).fault = failing.then_some(fault);
+    }
+
+    /// Something will go wrong.
+    pub fn will(&self, fault: Fault) {
+        lock(&self.state).fault = Some(fault);
+    }
+
+    /// The disk has room for so many bytes more.
+    pub fn fill(&self, room: usize) {
+        lock(&self.state).room = Some(room);
+    }
+
+    /// From now on nothing goes wrong.
+    pub fn mend(&self) {
+        let mut state = lock(&self.state);
+        (state.fault, state.room) = (None, None);
+    }
+
+    /// Whether something can go wrong.
+    pub fn is_bad(&self) -> bool {
+        let state = lock(&self.state);
+        state.fault.is_some() || state.room.is_some()
+    }
+
+    /// Lets a test look at what there is without anything going wrong meanwhile.
+    pub fn aside<T>(&self, look: impl FnOnce() -> T) -> T {
+        let bad = |fault, room| {
+            let mut state = lock(&self.state);
+            (std::mem::replace(&mut state.fault, fault), std::mem::replace(&mut state.room, room))
+        };
+        let (fault, room) = bad(None, None);
+        let seen = look();
+        bad(fault, room);
+        seen
     }
 }
 
-impl Inner {
-    fn generations(&self) -> MutexGuard<'_, BTreeMap<Generation, Maps>> {
-        self.generations.lock().unwrap_or_else(PoisonError::into_inner)
+fn lock(state: &Mutex<State>) -> MutexGuard<'_, State> {
+    state.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+impl State {
+    /// Makes a call, or whatever becomes of it.
+    fn call<T>(
+        &mut self,
+        read: bool,
+        act: impl FnOnce(&mut Self) -> Result<T, StoreError>,
+    ) -> (Result<T, StoreError>, Option<Fault>) {
+        match &mut self.fault {
+            Some(fault) if fault.reads || !read => {
+                if fault.after > 0 {
+                    fault.after -= 1;
+                    return (act(self), None);
+                }
+                let now = *fault;
+                fault.effect = false;
+                if !now.lasting {
+                    self.fault = None;
+                }
+                if now.effect {
+                    let _ = act(self);
+                }
+                (Err(failed(ErrorKind::Other)), Some(now))
+            }
+            _ => (act(self), None),
+        }
+    }
+}
+
+fn failed(kind: ErrorKind) -> StoreError {
+    StoreError::io("the model")(Error::from(kind))
+}
+
+impl Log {
+    fn write(&mut self, writes: &Writes) {
+        put(&mut self.applied, writes);
+        self.unsynced.push(writes.clone());
+        self.size += size(writes);
     }
 
-    fn check(&self) -> Result<(), StoreError> {
-        if self.failing.load(Ordering::Relaxed) {
-            self.failed.store(true, Ordering::Relaxed);
-            return Err(StoreError::io("the model")(std::io::Error::other("told to fail")));
+    fn sync(&mut self) {
+        for writes in self.unsynced.drain(..) {
+            put(&mut self.synced, &writes);
         }
-        Ok(())
     }
+
+    /// Forgets the last batches that were not synced.
+    fn keep(&mut self, parts: u8) {
+        self.unsynced.truncate((self.unsynced.len() * usize::from(parts)).div_ceil(255));
+        self.sync();
+        self.applied = self.synced.clone();
+        self.kept = None;
+    }
+}
+
+fn put(map: &mut Map, writes: &Writes) {
+    for (key, value) in writes {
+        match value {
+            Some(value) => map.insert(key.clone(), value.clone()),
+            None => map.remove(key),
+        };
+    }
+}
+
+fn size(writes: &Writes) -> usize {
+    writes.iter().map(|(k, v)| k.len() + v.as_ref().map_or(0, Vec::len)).sum()
 }
 
 impl Disk for Model {
     fn open(&self, generation: Generation) -> Result<Arc<dyn Db>, StoreError> {
-        self.disk.check()?;
-        let mut generations = self.disk.generations();
-        let maps = generations.entry(generation).or_default();
-        if self.disk.failed.swap(false, Ordering::Relaxed) {
-            maps.applied = maps.synced.clone();
-        }
-        Ok(Arc::new(Open { disk: self.disk.clone(), generation }))
+        let open = |state: &mut State| {
+            let log = state.generations.entry(generation).or_default();
+            if let Some(kept) = log.kept {
+                log.keep(kept);
+            }
+            Ok(())
+        };
+        lock(&self.state).call(false, open).0?;
+        Ok(Arc::new(Open { state: self.state.clone(), generation, wedged: AtomicBool::new(false) }))
     }
 
     fn generations(&self) -> Result<Vec<Generation>, StoreError> {
-        Ok(self.disk.generations().keys().copied().collect())
+        let list = |state: &mut State| {
+            state.undead.clear();
+            Ok(state.generations.keys().copied().collect())
+        };
+        lock(&self.state).call(true, list).0
     }
 
     fn remove(&self, generation: Generation) -> Result<(), StoreError> {
-        self.disk.check()?;
-        self.disk.generations().remove(&generation);
-        Ok(())
+        let mut state = lock(&self.state);
+        let mut gone = None;
+        let (done, _) = state.call(false, |state| {
+            gone = state.generations.remove(&generation);
+            if let (Some(log), Some(room)) = (&gone, &mut state.room) {
+                *room += log.size;
+            }
+            Ok(())
+        });
+        if done.is_err() {
+            state.undead.extend(gone.map(|log| (generation, log)));
+        }
+        done
     }
 
     fn size(&self, generation: Generation) -> Result<u64, StoreError> {
-        let generations = self.disk.generations();
-        let size = generations.get(&generation).map_or(0, |maps| maps.applied.iter().map(|(k, v)| k.len() + v.len()).sum());
-        Ok(size as u64)
+        let size = |state: &mut State| Ok(state.generations.get(&generation).map_or(0, |log| log.size as u64));
+        lock(&self.state).call(true, size).0
     }
 }
 
 impl Open {
-    fn with<T>(&self, call: impl FnOnce(&mut Maps) -> T) -> Result<T, StoreError> {
-        self.disk.generations().get_mut(&self.generation).map(call).ok_or(StoreError::Closed)
+    fn call<T>(&self, read: bool, act: impl FnOnce(&mut Log, &mut Option<usize>) -> Result<T, StoreError>) -> Result<T, StoreError> {
+        if self.wedged.load(Ordering::Relaxed) {
+            return Err(failed(ErrorKind::TimedOut));
+        }
+        let mut state = lock(&self.state);
+        let (done, fault) = state.call(read, |state| {
+            let log = state.generations.get_mut(&self.generation).ok_or(StoreError::Closed)?;
+            act(log, &mut state.room)
+        });
+        if let Some(fault) = fault {
+            self.wedged.store(fault.wedge, Ordering::Relaxed);
+            if let Some(log) = state.generations.get_mut(&self.generation).filter(|_| fault.wedge || !read) {
+                log.kept = Some(fault.keep);
+            }
+        }
+        done
     }
 }
 
 impl Db for Open {
     fn get(&self, key: &[u8]) -> Result<Option<Vec<u8>>, StoreError> {
-        self.with(|maps| maps.applied.get(key).cloned())
+        self.call(true, |log, _| Ok(log.applied.get(key).cloned()))
     }
 
     fn scan(&self, range: Range<Key>, visit: Visit<'_>) -> Result<(), StoreError> {
-        self.with(|maps| {
+        self.call(true, |log, _| {
             if range.start < range.end {
-                for (k, v) in maps.applied.range(range) {
+                for (k, v) in log.applied.range(range) {
                     if !visit(k, v) {
                         break;
                     }
                 }
             }
+            Ok(())
         })
     }
 
     fn apply(&self, writes: &Writes) -> Result<(), StoreError> {
-        self.disk.check()?;
-        self.with(|maps| {
-            for (k, v) in writes {
-                match v {
-                    Some(v) => maps.applied.insert(k.clone(), v.clone()),
-                    None => maps.applied.remove(k),
-                };
+        self.call(false, |log, room| {
+            if let Some(room) = room {
+                *room = room.checked_sub(size(writes)).ok_or_else(|| failed(ErrorKind::StorageFull))?;
             }
+            log.write(writes);
+            Ok(())
         })
     }
 
     fn sync(&self) -> Result<(), StoreError> {
-        self.disk.check()?;
-        self.with(|maps| maps.synced = maps.applied.clone())
+        self.call(false, |log, _| {
+            log.sync();
+            Ok(())
+        })
     }
 }

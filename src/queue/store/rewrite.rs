@@ -15,17 +15,26 @@ use std::time::{Duration, Instant};
 
 use super::{Current, Db, Generation, Key, Rewriting, Store, StoreError, Writes, keys};
 
-/// What a store may take on the disk beside [`WASTE`] times what is alive.
-const FLOOR: u64 = 64 << 20;
-
 /// A fresh store of small records takes about twice what is alive in it.
 const WASTE: u64 = 3;
 
-/// A slice of copying ends after so many bytes of rows: below a millisecond.
-const SLICE: usize = 128 << 10;
+/// When to rewrite, and in what steps.
+#[derive(Debug, Clone, Copy)]
+pub struct Pace {
+    /// What a store may take on the disk (bytes) beside [`WASTE`] times what is alive.
+    pub floor: u64,
+    /// A slice of copying ends after so many bytes of rows.
+    pub slice: usize,
+    /// After one that was given up, the next is not tried before.
+    pub pause: Duration,
+}
 
-/// After one that was given up, the next is not tried before.
-const PAUSE: Duration = Duration::from_secs(60);
+impl Default for Pace {
+    fn default() -> Self {
+        // A slice takes less than a millisecond.
+        Self { floor: 64 << 20, slice: 128 << 10, pause: Duration::from_secs(60) }
+    }
+}
 
 /// A copy on its way.
 pub struct Rewrite {
@@ -45,7 +54,7 @@ impl Rewrite {
     }
 
     /// Copies one slice; whether it was the last one.
-    fn copy(&mut self, from: &dyn Db) -> Result<bool, StoreError> {
+    fn copy(&mut self, from: &dyn Db, most: usize) -> Result<bool, StoreError> {
         let (mut slice, mut size) = (Writes::new(), 0);
         from.scan(self.cursor.clone()..vec![u8::MAX; 64], &mut |key, value| {
             size += key.len() + value.len();
@@ -53,14 +62,14 @@ impl Rewrite {
                 // the copy gets its own
                 slice.insert(key.to_vec(), Some(value.to_vec()));
             }
-            size < SLICE
+            size < most
         })?;
         if let Some((last, _)) = slice.last_key_value() {
             self.cursor.clone_from(last);
             self.cursor.push(0); // the first key behind it
             self.db.apply(&slice)?;
         }
-        Ok(size < SLICE)
+        Ok(size < most)
     }
 }
 
@@ -71,7 +80,7 @@ impl Store {
         let step = if rewriting.now.is_some() { self.step(&mut rewriting) } else { self.begin(&mut rewriting, live) };
         step.unwrap_or_else(|error| {
             self.give_up(&mut rewriting, &error);
-            rewriting.not_before = Some(Instant::now() + PAUSE);
+            rewriting.not_before = Some(Instant::now() + self.pace.pause);
             false
         })
     }
@@ -87,7 +96,7 @@ impl Store {
 
     fn begin(&self, rewriting: &mut Rewriting, live: u64) -> Result<bool, StoreError> {
         let size = self.footprint()?;
-        if rewriting.not_before.is_some_and(|at| Instant::now() < at) || size < FLOOR + WASTE * live || size < 2 * rewriting.fresh
+        if rewriting.not_before.is_some_and(|at| Instant::now() < at) || size < self.pace.floor + WASTE * live || size < 2 * rewriting.fresh
         {
             return Ok(false);
         }
@@ -105,7 +114,7 @@ impl Store {
 
     fn step(&self, rewriting: &mut Rewriting) -> Result<bool, StoreError> {
         let Some(rewrite) = &mut rewriting.now else { return Ok(false) };
-        if !rewrite.copy(&*self.db()?)? {
+        if !rewrite.copy(&*self.db()?, self.pace.slice)? {
             return Ok(true);
         }
         rewrite.db.sync()?;
