@@ -19,6 +19,9 @@ pub enum Clock {
     /// Always the same time, for tests.
     #[cfg(test)]
     Fixed(u64),
+    #[cfg(test)]
+    /// What a test says.
+    Told(&'static std::sync::atomic::AtomicU64),
 }
 
 impl Clock {
@@ -34,6 +37,8 @@ impl Clock {
             Self::Steady { epoch_ms, start } => epoch_ms + as_ms(start.elapsed()),
             #[cfg(test)]
             Self::Fixed(ms) => *ms,
+            #[cfg(test)]
+            Self::Told(ms) => ms.load(std::sync::atomic::Ordering::Relaxed),
         }
     }
 }

@@ -174,6 +174,10 @@ impl Writer {
         };
         let outcomes = all();
         self.shared.committing.store(0, Ordering::Relaxed);
+        if outcomes.is_err() {
+            // It may be there all the same: nobody must rely on it before it is on stable storage.
+            self.unsynced.get_or_insert_with(Instant::now);
+        }
         let outcomes = outcomes.map_err(|e| (e, claimed));
         self.sync_if_due();
         outcomes
@@ -264,7 +268,8 @@ impl Writer {
         self.shared.holds.expire(now);
         let store = self.engine.store.clone();
         let mut txn = Txn::new(&store);
-        let more = self.engine.expire(&mut txn, now).and_then(|more| {
+        let more = self.read_again().and_then(|()| {
+            let more = self.engine.expire(&mut txn, now)?;
             let more = self.engine.forget(&mut txn, now)? || more;
             self.engine.advance_oldest(&txn)?;
             let writes = self.engine.close(txn)?;
@@ -361,6 +366,7 @@ impl Writer {
                     Ok(Outcome::Begun(attempts)) => Ok(attempts),
                     _ => Err(AppendError::Failed),
                 })),
+                (Op::Release(place), Err(_)) => rung.extend(self.shared.holds.release(place)), // it may not have come to that
                 (Op::Accepted(_) | Op::Release(_), _) => {}
                 (Op::Finish(claim, ..), _) => {
                     self.in_flight(|set| {
@@ -398,6 +404,7 @@ impl Writer {
             }
         }
         self.in_flight(|set| set.retain(|at| !claims.iter().any(|c| (c.sink, c.seq) == *at)));
+        self.publish();
     }
 }
 

@@ -96,21 +96,29 @@ impl Engine {
         let prefix = keys::readies(id);
         // Looking for what is in doubt may pass over lanes that aren't, but not over all of a long backlog.
         let most = if request.in_doubt { request.max.saturating_mul(16) } else { request.max };
-        txn.scan(prefix.clone()..keys::end_of(&prefix), &mut |key, _| {
-            let Some((due, lane)) = keys::due_and_lane(key) else { return true };
-            // A time further ahead than any delay can be comes from a clock that was set back since.
-            if due > now && due - now <= request.longest_delay {
-                next_due = Some(due);
-                return false;
+        // A time further ahead than any delay can be comes from a clock that was set back since: it is due, whatever waits before it.
+        let ahead = now.saturating_add(request.longest_delay);
+        for from in [prefix.clone(), keys::ready(id, ahead.saturating_add(1), Lane([0; 16]))] {
+            let mut waits = None;
+            txn.scan(from..keys::end_of(&prefix), &mut |key, _| {
+                let Some((due, lane)) = keys::due_and_lane(key) else { return true };
+                if due > now && due <= ahead {
+                    waits = Some(due);
+                    return false;
+                }
+                if !claimed.contains_key(&lane) {
+                    candidates.push((due, lane));
+                    // Lanes that are held must not take the turn of those behind them. There are no more of them than exchanges under way.
+                    free += usize::from(!holds.is_held(id, lane));
+                }
+                free < most
+            })?;
+            next_due = next_due.or(waits);
+            if waits.is_none() {
+                break;
             }
-            if !claimed.contains_key(&lane) {
-                candidates.push((due, lane));
-                // Lanes that are held must not take the turn of those behind them. There are no more of them than exchanges under way.
-                free += usize::from(!holds.is_held(id, lane));
-            }
-            free < most
-        })?;
-        let mut claims = Vec::new();
+        }
+        let mut claims: Vec<Claim> = Vec::new();
         for (due, lane) in candidates {
             if claims.len() == request.max {
                 break;
@@ -119,7 +127,7 @@ impl Engine {
                 txn.remove(keys::ready(id, due, lane));
                 continue;
             };
-            if self.sink(id).claimed.contains_key(&lane) {
+            if claims.iter().any(|c| c.lane == lane) {
                 continue; // damage left it a second row in `r`
             }
             let Some(seq) = keys::seq_of_waiting(&key) else { continue };
@@ -155,9 +163,10 @@ impl Engine {
                     txn.put(key, &waiting)?;
                 }
             }
-            self.sink(id).claimed.insert(lane, seq);
             claims.push(Claim { sink: id, lane, seq, attempts: waiting.attempts, at: waiting.time.ms(), sent, exhausted });
         }
+        // All of them or, where a read failed, none: nobody would ever end a claim that he wasn't told of.
+        self.sink(id).claimed.extend(claims.iter().map(|c| (c.lane, c.seq)));
         Ok(Claims { claims, next_due })
     }
 

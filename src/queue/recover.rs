@@ -65,7 +65,7 @@ pub fn load(store: Arc<Store>, seals: Arc<Seals>, limits: Limits) -> Result<Engi
     Ok(engine)
 }
 
-/// Reads again what is kept in memory; claims stay, and so does what was reserved.
+/// Reads again what is kept in memory, all of it or nothing; claims stay, and so does what was reserved.
 pub fn reload(engine: &mut Engine) -> Result<(), TxnError> {
     engine.sinks.values_mut().for_each(|sink| sink.heads = Heads::default()); // even if nothing can be read now
     let store = engine.store.clone();

@@ -116,7 +116,7 @@ pub trait Disk: Send + Sync {
     /// Opens a generation, or creates it.
     fn open(&self, generation: Generation) -> Result<Arc<dyn Db>, StoreError>;
 
-    /// All that there are, leftovers included.
+    /// All that there are, leftovers included. What is not among them doesn't come back after a loss of power, also if its removal failed.
     fn generations(&self) -> Result<Vec<Generation>, StoreError>;
 
     /// Removes one, whoever still has it open. It doesn't come back after a loss of power.

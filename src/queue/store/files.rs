@@ -131,6 +131,8 @@ impl Disk for Files {
     }
 
     fn generations(&self) -> Result<Vec<Generation>, StoreError> {
+        // What a removal that failed has renamed must not come back, least of all when half of it is gone.
+        self.sync_dir().map_err(StoreError::io("syncing the queue's directory"))?;
         for gone in self.names()?.iter().filter(|n| n.starts_with("gone-") || n.starts_with("copy-")) {
             // Or whoever is removing it does; it counts for nothing.
             let _ = fs::remove_dir_all(self.dir.join(gone));

@@ -16,9 +16,6 @@ use std::time::{Duration, Instant};
 use super::guard::Call;
 use super::{Current, Db, Generation, Key, Store, StoreError, Writes, keys};
 
-/// A fresh store of small records takes about twice what is alive in it.
-const WASTE: u64 = 3;
-
 /// Room that a copy needs beside twice what is alive: an empty store has a size, too.
 const MARGIN: u64 = 4 << 20;
 
@@ -28,8 +25,10 @@ const BREATH: Duration = Duration::from_millis(5);
 /// When to rewrite, and in what steps.
 #[derive(Debug, Clone, Copy)]
 pub struct Pace {
-    /// What a store may take on the disk (bytes) beside [`WASTE`] times what is alive; a fourth of it while the disk is low.
+    /// What a store may take on the disk (bytes), a fourth of it while the disk is low, ...
     pub floor: u64,
+    /// ... beside so many times what is alive.
+    pub times: u64,
     /// A slice of copying ends after so many bytes of rows.
     pub slice: usize,
     /// After so many bytes of rows the copy is synced, beside the commits. All of it at the end would be seconds in which nothing is
@@ -41,8 +40,8 @@ pub struct Pace {
 
 impl Default for Pace {
     fn default() -> Self {
-        // A slice takes less than a millisecond.
-        Self { floor: 64 << 20, slice: 128 << 10, step: 8 << 20, pause: Duration::from_secs(60) }
+        // A fresh store of small records takes about twice what is alive in it; a slice takes less than a millisecond.
+        Self { floor: 64 << 20, times: 3, slice: 128 << 10, step: 8 << 20, pause: Duration::from_secs(60) }
     }
 }
 
@@ -152,7 +151,7 @@ impl Store {
         }
         let size = self.footprint()?;
         let floor = if low { self.pace.floor / 4 } else { self.pace.floor };
-        if size < floor + WASTE * live + 2 * self.unexplained()? {
+        if size < floor + self.pace.times * live + 2 * self.unexplained()? {
             return Ok(None);
         }
         tracing::info!(size, live, "the store has much waste: rewriting it");
@@ -160,7 +159,7 @@ impl Store {
         Ok(Some(Duration::ZERO))
     }
 
-    /// What the present generation took when it was fresh beyond [`WASTE`] times what was said to be alive then, as its mark says: what
+    /// What the present generation took when it was fresh beyond what was said to be alive then, as its mark says: what
     /// rewriting can't make smaller is not to be rewritten again and again.
     fn unexplained(&self) -> Result<u64, StoreError> {
         let mark = self.get(&keys::whole())?;
@@ -205,10 +204,11 @@ impl Store {
         let Some(rewrite) = &mut rewriting.now else { return Ok(()) };
         rewrite.marked = true;
         let (disk, from, to) = (self.disk.clone(), self.db()?, rewrite.copy.clone());
+        let explained = self.pace.times * live;
         let size = self.guard.run(move || {
             to.db.sync()?;
             let size = disk.size(to.generation)?;
-            let unexplained = size.saturating_sub(WASTE * live);
+            let unexplained = size.saturating_sub(explained);
             to.db.apply(&[(keys::whole(), Some(unexplained.to_be_bytes().to_vec()))].into())?;
             to.db.sync()?;
             // Should its removal fail, it is known that it doesn't count any more.
@@ -399,7 +399,7 @@ mod tests {
         let store = real(dir.path());
         let live = fill(&store);
         assert_eq!(store.tend(live, 2 * live + MARGIN - 1, false), None);
-        let half = (store.footprint().unwrap() - (1 << 19)) / WASTE; // alive, were half a floor wasted
+        let half = (store.footprint().unwrap() - (1 << 19)) / Pace::default().times; // alive, were half a floor wasted
         assert_eq!(store.tend(half, u64::MAX, false), None);
         assert!(store.tend(half, u64::MAX, true).is_some());
     }

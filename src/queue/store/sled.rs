@@ -23,6 +23,7 @@ use std::ops::Range;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
 use std::sync::Once;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use super::{Db, Key, StoreError, Visit, Writes};
@@ -38,6 +39,8 @@ pub struct Sled {
     db: sled::Db,
     /// A descriptor of our own on the file that sled writes.
     log: File,
+    /// A sync has failed. The system tells that once, forgets what it could not write, and the next sync would succeed without it.
+    lost: AtomicBool,
 }
 
 impl Sled {
@@ -71,7 +74,7 @@ impl Sled {
         for dir in [Some(dir), dir.parent()].into_iter().flatten() {
             File::open(dir).and_then(|d| d.sync_all()).map_err(StoreError::io("syncing the store's directory"))?;
         }
-        Ok(Self { db, log })
+        Ok(Self { db, log, lost: AtomicBool::new(false) })
     }
 }
 
@@ -174,10 +177,15 @@ impl Db for Sled {
     }
 
     fn sync(&self) -> Result<(), StoreError> {
-        caught(|| {
+        if self.lost.load(Ordering::Relaxed) {
+            return Err(StoreError::Closed);
+        }
+        let synced = caught(|| {
             self.db.flush()?;
             self.log.sync_data().map_err(StoreError::io("syncing the store's log"))
-        })
+        });
+        self.lost.store(synced.is_err(), Ordering::Relaxed);
+        synced
     }
 }
 

@@ -1,35 +1,89 @@
-//! Any schedule: places out of their order, holds, unique keys, notes, every ending, crashes; against what must be true, kept in the
-//! plainest way.
+//! Any schedule, on a disk that behaves badly: places out of their order, holds, unique keys, notes, every ending, operations that share a
+//! batch, limits, a store that is rewritten all the time, clocks that jump; and lost power, kills, calls that fail or hang, a full disk,
+//! at any point of any of these.
+//!
+//! `oracle` says what must be true, in the plainest way; `run` takes each step at the queue and at the oracle, and compares all that is on
+//! the disk afterwards. `OFFRAMP_SCHEDULES=20000` for more of them. One that fails is made as short as it gets, and printed.
 
+mod oracle;
 mod run;
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::fmt;
 
 use proptest::prelude::*;
 
 use super::*;
+use crate::queue::model::Fault;
+
+/// One of those that there are.
+type Index = usize;
 
 /// How long a unique key and a note live here.
 const KEPT: u64 = 5_000;
 
+struct Schedule {
+    setup: Setup,
+    steps: Vec<Step>,
+}
+
+/// A step a line: a failing one is to be read.
+impl fmt::Debug for Schedule {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:?}", self.setup)?;
+        self.steps.iter().try_for_each(|step| write!(f, "\n{step:?}"))
+    }
+}
+
+/// What a queue is like.
+#[derive(Debug, Clone)]
+struct Setup {
+    interval: bool,
+    few: bool,
+    small: bool,
+    /// Bytes that a store may waste, and those in a slice of its rewriting, if that is to happen at all.
+    rewritten: Option<(u64, usize)>,
+    /// Only steps of these kinds are taken: a schedule of few kinds comes further with them than one of all.
+    kinds: u16,
+}
+
 #[derive(Debug, Clone)]
 enum Step {
     Reserve,
-    Append(Arrival),
-    Hold { sessions: u8, place: prop::sample::Index },
-    Release(prop::sample::Index),
-    Claim { sink: bool, max: usize },
-    ClaimAll { sink: bool },
-    Deliver(prop::sample::Index),
-    Retry(prop::sample::Index, u64),
-    Uncount(prop::sample::Index),
-    Dead(prop::sample::Index),
-    Redrive(prop::sample::Index),
-    Purge(prop::sample::Index),
-    Delete(prop::sample::Index),
-    Note(u8, usize),
+    Hold {
+        sessions: u8,
+        place: Index,
+        length: u64,
+    },
+    /// In one batch.
+    Do(Vec<Act>),
+    /// Time goes by, and the writer tidies up.
     Tick(u64),
-    Crash,
+    /// The store is synced (`durability = "interval"`).
+    Sync,
+    Fault(Fault),
+    Fill(usize),
+    Mend,
+    /// The process dies, and with the power so much of what was not synced; the next one sees another clock.
+    Restart {
+        power: Option<u8>,
+        clock: i64,
+    },
+}
+
+/// What the queue is asked to do.
+#[derive(Debug, Clone)]
+enum Act {
+    Append(Vec<Arrival>),
+    Note(u8, usize),
+    Release(Index),
+    Claim { sink: bool, max: usize, in_doubt: bool, heard: bool },
+    Begin(Index),
+    Accepted(Index),
+    Finish(Index, Finish),
+    Redrive(Index),
+    Purge(Index),
+    Delete(Index),
 }
 
 /// An episode that comes.
@@ -37,119 +91,114 @@ enum Step {
 struct Arrival {
     session: u8,
     both: bool,
+    /// Longer than a piece of a record.
+    long: bool,
     /// At one of the places that were reserved.
-    place: Option<prop::sample::Index>,
+    place: Option<Index>,
     /// How much later than the first its event was.
     moved: u64,
     unique: Option<u8>,
     note: Option<(u8, usize)>,
 }
 
+impl Step {
+    fn kind(&self) -> u32 {
+        match self {
+            Self::Reserve | Self::Hold { .. } => 0,
+            Self::Tick(_) => 1,
+            Self::Fill(_) => 2,
+            Self::Fault(_) => 3,
+            _ => 15,
+        }
+    }
+}
+
+impl Act {
+    fn kind(&self) -> u32 {
+        match self {
+            Self::Release(_) => 0,
+            Self::Note(..) => 4,
+            Self::Claim { .. } => 5,
+            Self::Begin(_) | Self::Accepted(_) => 6,
+            Self::Redrive(_) => 7,
+            Self::Purge(_) => 8,
+            Self::Delete(_) => 9,
+            Self::Append(_) | Self::Finish(..) => 15,
+        }
+    }
+}
+
+/// Of an arrival.
+const UNIQUES: u32 = 10;
+const NOTES: u32 = 11;
+
+impl Setup {
+    fn has(&self, kind: u32) -> bool {
+        kind == 15 || self.kinds & (1 << kind) != 0
+    }
+}
+
+fn schedule() -> impl Strategy<Value = Schedule> {
+    (setup(), prop::collection::vec(step(), 1..80)).prop_map(|(setup, steps)| Schedule { setup, steps })
+}
+
+fn setup() -> impl Strategy<Value = Setup> {
+    let rewritten = prop::option::weighted(0.7, (0u64..3_000, 1usize..1_500));
+    (prop::bool::weighted(0.3), prop::bool::weighted(0.2), prop::bool::weighted(0.3), rewritten, any::<u16>())
+        .prop_map(|(interval, few, small, rewritten, kinds)| Setup { interval, few, small, rewritten, kinds })
+}
+
 fn step() -> impl Strategy<Value = Step> {
-    let index = any::<prop::sample::Index>;
-    let place = || prop::option::weighted(0.6, index());
-    let note = || (0u8..2, prop_oneof![0usize..50, 4_000usize..9_000]);
-    let (unique, with) = (prop::option::weighted(0.2, 0u8..2), prop::option::weighted(0.1, note()));
+    let after = prop_oneof![0u8..3, 0u8..12];
+    let fault =
+        (after, prop::bool::weighted(0.3), any::<bool>(), prop::bool::weighted(0.3), prop::bool::weighted(0.3), any::<u8>())
+            .prop_map(|(after, reads, effect, wedge, lasting, keep)| Fault { after, reads, effect, wedge, lasting, keep });
     prop_oneof![
         4 => Just(Step::Reserve),
-        7 => (0u8..3, any::<bool>(), place(), 0u64..4, unique, with)
-            .prop_map(|(session, both, place, moved, unique, note)| Step::Append(Arrival { session, both, place, moved, unique, note })),
-        3 => (1u8..8, index()).prop_map(|(sessions, place)| Step::Hold { sessions, place }),
-        2 => index().prop_map(Step::Release),
-        5 => (any::<bool>(), 1usize..4).prop_map(|(sink, max)| Step::Claim { sink, max }),
-        2 => any::<bool>().prop_map(|sink| Step::ClaimAll { sink }),
-        5 => index().prop_map(Step::Deliver),
-        2 => (index(), 0u64..50_000).prop_map(|(i, d)| Step::Retry(i, d)),
-        1 => index().prop_map(Step::Uncount),
-        2 => index().prop_map(Step::Dead),
-        2 => index().prop_map(Step::Redrive),
-        1 => index().prop_map(Step::Purge),
-        1 => index().prop_map(Step::Delete),
-        1 => note().prop_map(|(key, len)| Step::Note(key, len)),
-        2 => (0u64..2 * DAY).prop_map(Step::Tick),
-        1 => Just(Step::Crash),
+        3 => (1u8..8, any::<Index>(), 1u64..20_000).prop_map(|(sessions, place, length)| Step::Hold { sessions, place, length }),
+        24 => prop_oneof![2 => prop::collection::vec(act(), 1..2), 1 => prop::collection::vec(act(), 2..6)].prop_map(Step::Do),
+        8 => prop_oneof![5 => Just(0), 2 => 0u64..20_000, 1 => 0u64..2 * DAY].prop_map(Step::Tick),
+        1 => Just(Step::Sync),
+        4 => fault.prop_map(Step::Fault),
+        1 => (0usize..20_000).prop_map(Step::Fill),
+        1 => Just(Step::Mend),
+        3 => (any::<Option<u8>>(), prop_oneof![4 => Just(1i64), 1 => -3 * DAY as i64..2 * DAY as i64])
+            .prop_map(|(power, clock)| Step::Restart { power, clock }),
     ]
 }
 
-type At = (SinkId, u8);
-
-/// What must be true.
-#[derive(Default)]
-struct Oracle {
-    /// The queue's time.
-    now: u64,
-    next: Seq,
-    /// The last place that was ever used.
-    used: Seq,
-    reserved: Vec<Seq>,
-    /// Per sink and session: the places that wait, with their not-before.
-    waiting: BTreeMap<At, BTreeMap<Seq, u64>>,
-    dead: BTreeSet<(SinkId, u8, Seq)>,
-    claimed: Vec<(Claim, u8)>,
-    holds: BTreeMap<Seq, BTreeSet<u8>>,
-    /// Event times given, and the latest of each lane.
-    given: BTreeMap<(SinkId, Seq), u64>,
-    /// Those of attempts that reached nobody.
-    uncounted: BTreeSet<(SinkId, Seq)>,
-    latest: BTreeMap<At, u64>,
-    uniques: BTreeMap<u8, (Seq, u64)>,
-    notes: BTreeMap<u8, (usize, u64)>,
-    captured: u64,
-    delivered: u64,
-    purged: u64,
-    expired: u64,
+fn act() -> impl Strategy<Value = Act> {
+    let index = any::<Index>;
+    let sent = || prop_oneof![Just(Sent::No), Just(Sent::Began(START)), Just(Sent::Accepted(START))];
+    let finish = prop_oneof![
+        5 => Just(Finish::Delivered { confirmed_in: Some(1) }),
+        2 => (0u64..50_000, sent()).prop_map(|(delay, sent)| Finish::Retry { delay, sent }),
+        1 => sent().prop_map(|sent| Finish::Hold { sent }),
+        1 => Just(Finish::Uncount),
+        2 => Just(Finish::Dead { reason: "rejected" }),
+    ];
+    let claim = (any::<bool>(), 1usize..4, prop::bool::weighted(0.1), prop::bool::weighted(0.95));
+    prop_oneof![
+        7 => prop_oneof![4 => prop::collection::vec(arrival(), 1..2), 1 => prop::collection::vec(arrival(), 2..4)].prop_map(Act::Append),
+        1 => note().prop_map(|(key, len)| Act::Note(key, len)),
+        2 => index().prop_map(Act::Release),
+        7 => claim.prop_map(|(sink, max, in_doubt, heard)| Act::Claim { sink, max, in_doubt, heard }),
+        1 => index().prop_map(Act::Begin),
+        1 => index().prop_map(Act::Accepted),
+        9 => (index(), finish).prop_map(|(claim, finish)| Act::Finish(claim, finish)),
+        2 => index().prop_map(Act::Redrive),
+        1 => index().prop_map(Act::Purge),
+        1 => index().prop_map(Act::Delete),
+    ]
 }
 
-impl Oracle {
-    fn take(&mut self, index: prop::sample::Index) -> Option<(Claim, u8)> {
-        if self.claimed.is_empty() {
-            return None;
-        }
-        let (claim, session) = self.claimed.remove(index.index(self.claimed.len()));
-        Some((claim, session))
-    }
+fn arrival() -> impl Strategy<Value = Arrival> {
+    let place = prop::option::weighted(0.6, any::<Index>());
+    let (unique, note) = (prop::option::weighted(0.5, 0u8..2), prop::option::weighted(0.2, note()));
+    (0u8..3, any::<bool>(), prop::bool::weighted(0.2), place, 0u64..4, unique, note)
+        .prop_map(|(session, both, long, place, moved, unique, note)| Arrival { session, both, long, place, moved, unique, note })
+}
 
-    fn place(&mut self) -> Seq {
-        self.next += 1;
-        self.next - 1
-    }
-
-    /// The head of a lane, if it may be claimed.
-    fn due(&self, at: At) -> Option<Seq> {
-        let (&seq, &due) = self.waiting.get(&at)?.first_key_value()?;
-        let held = self.holds.iter().any(|(place, sessions)| *place < seq && sessions.contains(&at.1));
-        let busy = self.claimed.iter().any(|(c, s)| (c.sink, *s) == at);
-        (!held && !busy && due <= self.now).then_some(seq)
-    }
-
-    fn claim(&mut self, claims: Vec<Claim>) -> Result<(), TestCaseError> {
-        for claim in claims {
-            let session = (0..3).find(|s| Lane::of(&s.to_string()) == claim.lane).unwrap();
-            let at = (claim.sink, session);
-            prop_assert_eq!(self.due(at), Some(claim.seq), "busy, held, not due, or not the next of its lane");
-            if claim.exhausted.is_none() {
-                let latest = self.latest.get(&at).copied();
-                let key = (claim.sink, claim.seq);
-                let given = self.given.get(&key).copied();
-                if given != Some(claim.at) {
-                    prop_assert!(given.is_none() || self.uncounted.contains(&key), "an event time changed");
-                    prop_assert!(latest.is_none_or(|l| l < claim.at), "event times go back");
-                }
-                self.given.insert(key, claim.at);
-                self.uncounted.remove(&key);
-                self.latest.insert(at, claim.at.max(latest.unwrap_or(0)));
-            }
-            self.claimed.push((claim, session));
-        }
-        Ok(())
-    }
-
-    /// The queue begins anew, from what it has on disk.
-    fn reopened(&mut self, now: u64) {
-        self.now = now;
-        self.claimed.clear();
-        self.holds.clear();
-        self.reserved.clear();
-        self.next = self.used + 1;
-    }
+fn note() -> impl Strategy<Value = (u8, usize)> {
+    (0u8..2, prop_oneof![0usize..50, 4_000usize..9_000])
 }
