@@ -44,7 +44,7 @@ fn inv8_a_queue_whose_file_was_damaged_and_cut_off_is_set_aside_and_the_service_
     let said = offramp.log();
     assert!(said.contains("the queue's store was damaged") && said.contains("quarantine/"), "{said}");
     assert!(!said.contains("panicked") && !said.contains("backtrace"), "{said}");
-    assert_eq!(offramp.metric("offramp_ledger_gap", &[]), Some(number("gap") as f64));
+    assert_eq!(offramp.metric("offramp_ledger_gap", &[]), Some(f64::from(u32::try_from(number("gap")).unwrap())));
     assert!(offramp.stop().success());
 
     assert_eq!(run(world.dir(), &["verify"]).status.code(), Some(1), "there is a gap");

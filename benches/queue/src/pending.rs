@@ -111,7 +111,7 @@ pub fn open(args: &Args) -> io::Result<()> {
     while !claims.claims.is_empty() && delivered < DELIVERED {
         delivered += claims.claims.len();
         for claim in std::mem::take(&mut claims.claims) {
-            queue.read(claim.seq).ok_or_else(|| io::Error::other("an episode can't be read"))?;
+            queue.read(claim.seq).map_err(io::Error::other)?.ok_or_else(|| io::Error::other("an episode is gone"))?;
             queue.finish(claim, Finish::Delivered { confirmed_in: None }, None);
         }
         claims = runtime.block_on(claim(&queue, sink, TOGETHER))?;

@@ -27,6 +27,7 @@ pub struct Model {
 
 /// What goes wrong.
 #[derive(Debug, Clone, Copy)]
+#[expect(clippy::struct_excessive_bools, reason = "each can be without the others")]
 pub struct Fault {
     /// So many calls go well before.
     pub after: u8,

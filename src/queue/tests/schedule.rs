@@ -162,7 +162,7 @@ fn step() -> impl Strategy<Value = Step> {
         4 => fault.prop_map(Step::Fault),
         1 => (0usize..20_000).prop_map(Step::Fill),
         1 => Just(Step::Mend),
-        3 => (any::<Option<u8>>(), prop_oneof![4 => Just(1i64), 1 => -3 * DAY as i64..2 * DAY as i64])
+        3 => (any::<Option<u8>>(), prop_oneof![4 => Just(1i64), 1 => -3 * DAY.cast_signed()..2 * DAY.cast_signed()])
             .prop_map(|(power, clock)| Step::Restart { power, clock }),
     ]
 }

@@ -11,6 +11,7 @@ use crate::queue::{keys, notes, retention};
 
 type Test = Result<(), TestCaseError>;
 
+#[expect(clippy::struct_excessive_bools, reason = "each is a fact about the run, on its own")]
 struct Run {
     setup: Setup,
     disk: Arc<Model>,
@@ -159,14 +160,14 @@ impl Run {
                 if self.now[0].holds.get(&place).is_some_and(|(until, _)| *until <= self.ms()) {
                     return Ok(()); // one that has ended by itself may be gone or not
                 }
-                let held: BTreeSet<u8> = (0..3).filter(|s| sessions & (1 << s) != 0).collect();
-                let lanes: Vec<_> = held.iter().flat_map(|s| self.ids.map(|id| (id, self.lanes[usize::from(*s)]))).collect();
+                let whose: BTreeSet<u8> = (0..3).filter(|s| sessions & (1 << s) != 0).collect();
+                let lanes: Vec<_> = whose.iter().flat_map(|s| self.ids.map(|id| (id, self.lanes[usize::from(*s)]))).collect();
                 let until = self.ms() + length;
                 self.queue().hold(&lanes, place, until);
                 for oracle in &mut self.now {
                     let hold = oracle.holds.entry(place).or_default();
                     hold.0 = until;
-                    hold.1.extend(held.clone());
+                    hold.1.extend(whose.clone());
                 }
             }
             Step::Do(ref acts) => durable = self.act(acts)?,
@@ -288,7 +289,7 @@ impl Run {
         }
         let now = self.ms();
         let sinks = self.ids[..=usize::from(arrival.both)].to_vec();
-        let episode = self.episode(arrival, n);
+        let episode = Self::episode(arrival, n);
         let size = Append::of(&New::of(&episode, &self.lanes(arrival)), &plain()).unwrap().record.len() as u64 + retention::ROWS;
         Came {
             n,
@@ -301,7 +302,7 @@ impl Run {
         }
     }
 
-    fn episode(&self, arrival: &Arrival, n: N) -> Episode {
+    fn episode(arrival: &Arrival, n: N) -> Episode {
         let text = "x".repeat(if arrival.long { 5_000 } else { 50 });
         let messages = vec![Message::new("user", text)];
         Episode { captured_at: START + arrival.moved, messages, ..crate::queue::tests::episode(&arrival.session.to_string(), n) }
@@ -331,7 +332,7 @@ impl Run {
                 let Act::Append(arrivals) = act else { unreachable!() };
                 let new = came.iter().zip(arrivals).map(|(came, arrival)| {
                     let made = |(n, (len, _, until)): (u8, (usize, u64, u64))| Note { key: key(n), value: text(len), until };
-                    let (episode, lanes) = (self.episode(arrival, came.n), self.lanes(arrival));
+                    let (episode, lanes) = (Self::episode(arrival, came.n), self.lanes(arrival));
                     let new = New {
                         place: self.places.get(&came.n).copied(),
                         unique: came.unique.map(|(n, until)| Unique { key: key(n), until }),
@@ -594,8 +595,8 @@ impl Run {
             let view = queue.episode(id_of(*n)).unwrap().unwrap();
             for (standing, (sink, stand)) in view.sinks.iter().zip(&episode.at) {
                 let flies = stand.ended.is_none() && self.now[0].claimed.get(&(*sink, episode.session)) == Some(n);
-                let state = if flies { State::InFlight } else { stand.ended.map_or(State::Pending, |(state, _)| state) };
-                prop_assert_eq!((standing.state, standing.attempts), (state, stand.attempts));
+                let expected = if flies { State::InFlight } else { stand.ended.map_or(State::Pending, |(state, _)| state) };
+                prop_assert_eq!((standing.state, standing.attempts), (expected, stand.attempts));
             }
         }
         Ok(())
@@ -621,7 +622,10 @@ impl Run {
             self.step(&Step::Tick(40 * DAY))?;
         }
         let mut tables = BTreeSet::new();
-        let all = |key: &[u8], _: &[u8]| tables.insert(key[0]) || true;
+        let all = |key: &[u8], _: &[u8]| {
+            tables.insert(key[0]);
+            true
+        };
         self.queue().inner.shared.store.scan(Vec::new()..vec![u8::MAX], &mut { all }).unwrap();
         tables.remove(&keys::whole()[0]);
         prop_assert_eq!(tables, BTreeSet::from(*b"mns"), "inv9: something stays behind");
