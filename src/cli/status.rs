@@ -188,8 +188,8 @@ mod tests {
         let expected = format!(
             "offramp {}, up 4 min 5 s
 
-QUEUE  PENDING  IN FLIGHT  DEAD  KEPT      SIZE  OLDEST
-ok           6          2     1    13  20.0 KiB  42.5 s
+QUEUE  PENDING  IN FLIGHT  DEAD  KEPT      SIZE   ON DISK  OLDEST
+ok           6          2     1    13  20.0 KiB  64.0 KiB  42.5 s
 
 SINK      TYPE      STATE    BUSY  PENDING  DEAD  DELIVERED  ATTEMPTS  FAILED    MEAN  OLDEST  WHY
 graphiti  graphiti  running   2/5        6     1          3         8       5  13.2 s  42.5 s
