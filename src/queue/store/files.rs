@@ -347,8 +347,9 @@ mod tests {
                 }
             });
             while writes.load(Ordering::Relaxed) == 0 {}
-            let error = disk.copy(0, 1).unwrap_err();
+            let copy = disk.copy(0, 1);
             copied.store(true, Ordering::Relaxed);
+            let error = copy.unwrap_err();
             assert!(error.to_string().contains("still written"), "{error}");
         });
         assert_eq!(disk.generations().unwrap(), [0]);

@@ -9,7 +9,7 @@ use super::super::store::rewrite::Pace;
 use super::super::store::{Db, Disk, Generation, Remains, Room, Visit, Writes};
 use super::*;
 
-const LONG: Duration = Duration::from_secs(60);
+const LONG: Duration = Duration::from_secs(20);
 const MIB: u64 = 1 << 20;
 
 /// The model with what stops a real one: a call that hangs, a lock on what is open, an end to its room.
@@ -245,7 +245,9 @@ impl Trial {
 
     /// An engine that was just let go may still hold its lock.
     fn tick_until(&self, state: &str) {
+        let began = Instant::now();
         while self.state() != state {
+            assert!(began.elapsed() < LONG, "it stays {}", self.state());
             self.tick();
         }
     }
