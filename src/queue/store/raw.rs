@@ -12,7 +12,7 @@ mod check;
 mod log;
 mod pages;
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::fs::File;
 use std::ops::Range;
 use std::path::Path;
@@ -23,8 +23,11 @@ use self::log::Lsn;
 use self::pages::{Known, Page, Pages};
 use super::{Db, Key, StoreError, Visit, Writes};
 
-/// Pages kept in memory.
-const KEPT: usize = 64;
+/// Bytes of pages that are kept in memory for further keys.
+const KEPT: usize = 32 << 20;
+
+/// Bytes that a row takes in memory beside its key and its value, roughly.
+const ROW: usize = 64;
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
@@ -66,7 +69,9 @@ type Rows = Arc<BTreeMap<Key, Known>>;
 #[derive(Default)]
 struct Kept {
     rows: BTreeMap<u64, Rows>,
-    order: std::collections::VecDeque<u64>,
+    /// The first one goes first; with its size.
+    order: VecDeque<(u64, usize)>,
+    size: usize,
 }
 
 impl Raw {
@@ -95,13 +100,17 @@ impl Raw {
             return Ok(rows.clone());
         }
         let rows = Arc::new(page.rows(&self.file).map_err(StoreError::io("reading the store's log"))?);
+        let size = rows.iter().map(|(key, (_, value))| key.len() + value.as_ref().map_or(0, Vec::len) + ROW).sum();
         let mut kept = lock(&self.kept);
-        kept.rows.insert(id, rows.clone());
-        kept.order.push_back(id);
-        if kept.order.len() > KEPT
-            && let Some(oldest) = kept.order.pop_front()
+        if kept.rows.insert(id, rows.clone()).is_none() {
+            kept.order.push_back((id, size));
+            kept.size += size;
+        }
+        while kept.size > KEPT
+            && let Some((oldest, size)) = kept.order.pop_front()
         {
             kept.rows.remove(&oldest);
+            kept.size -= size;
         }
         Ok(rows)
     }
@@ -140,7 +149,8 @@ impl Db for Raw {
             if *page.lo >= *range.end {
                 break;
             }
-            let rows = self.rows(page)?;
+            // Not kept: a scan comes by once, and must not drive out what the keys in between are looked up in.
+            let rows = page.rows(&self.file).map_err(StoreError::io("reading the store's log"))?;
             let disputed = self.pages.late.iter().any(|other| other.overlaps(page));
             for (key, (_, value)) in rows.range(range.clone()) {
                 while let Some(key) = late.next_if(|late| *late < key) {
