@@ -198,7 +198,7 @@ impl Log {
 
     /// Forgets the last batches that were not synced.
     fn keep(&mut self, parts: u8) {
-        self.unsynced.truncate((self.unsynced.len() * usize::from(parts)).div_ceil(255));
+        self.unsynced.truncate((self.unsynced.len() * usize::from(parts) + 127) / 255);
         self.sync();
         self.applied = self.synced.clone();
         self.kept = None;
