@@ -82,7 +82,7 @@ mod tests {
     use std::time::Duration;
 
     fn breaker(consecutive_failures: u32) -> Breaker {
-        Breaker::new(config::Breaker { consecutive_failures, open_for: Duration::from_secs(60) })
+        Breaker::new(config::Breaker::in_a_row(consecutive_failures, Duration::from_secs(60)))
     }
 
     #[test]

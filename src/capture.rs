@@ -333,7 +333,8 @@ impl Capture {
                 if let Some(ticket) = &self.ticket {
                     ticket.wait_for_earlier(&lanes);
                 }
-                let new = New { episode: &episode, lanes: &lanes, place: Some(self.place), unique, note };
+                let priority = rules.config.priority;
+                let new = New { episode: &episode, lanes: &lanes, place: Some(self.place), unique, note, priority };
                 let outcome = match episode.end {
                     End::Cancelled => Outcome::Cancelled,
                     End::Truncated => Outcome::Truncated,

@@ -248,6 +248,14 @@ pub struct Sink {
     pub pause_on: StatusSet,
     /// When to leave the sink alone for a while.
     pub breaker: Breaker,
+    /// How many attempts may begin.
+    pub rate: Rate,
+    /// Find out by itself how many attempts at once the sink takes, between 1 and `workers`.
+    pub adaptive: bool,
+    /// Several episodes of a lane in one call.
+    pub batch: Batch,
+    /// What a lane does after a dead letter.
+    pub on_dead: OnDead,
     /// Sent with every request; the values are marked sensitive.
     pub headers: Vec<(HeaderName, HeaderValue)>,
 }
@@ -320,8 +328,48 @@ pub struct Retry {
 pub struct Breaker {
     /// Failures in a row that open it; 0 = never.
     pub consecutive_failures: u32,
+    /// Share of failures within `window` that opens it, above 0 and up to 1; 0 = never.
+    pub failure_rate: f64,
+    /// What `failure_rate` is a share of: the attempts that ended within the last `window` ...
+    pub window: Duration,
+    /// ... if there were so many.
+    pub min_attempts: u32,
     /// Time until a probe.
     pub open_for: Duration,
+}
+
+impl Breaker {
+    /// Opens after so many failures in a row, and for nothing else.
+    pub fn in_a_row(consecutive_failures: u32, open_for: Duration) -> Self {
+        Self { consecutive_failures, open_for, failure_rate: 0.0, window: Duration::from_secs(60), min_attempts: 20 }
+    }
+}
+
+/// `sink.rate`: a bucket of tokens, one for each attempt.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Rate {
+    /// Tokens a second; 0 = no limit.
+    pub per_second: f64,
+    /// Tokens that the bucket holds; at least 1.
+    pub burst: u32,
+}
+
+/// `sink.batch`
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Batch {
+    /// Consecutive episodes of one lane in one call, at most; 1 = each by itself.
+    pub max_items: usize,
+    /// How long an episode waits for others of its lane.
+    pub linger: Duration,
+}
+
+/// `sink.on_dead`
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum OnDead {
+    /// The lane goes on with the next episode.
+    Continue,
+    /// The lane waits until the dead letter is redriven, purged, or has expired.
+    Park,
 }
 
 /// `[admin]`

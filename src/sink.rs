@@ -68,6 +68,18 @@ pub struct Follow {
     pub poll: Duration,
 }
 
+/// Why a call with several episodes failed.
+#[derive(Debug, Clone, thiserror::Error)]
+#[error("{error}")]
+pub struct BatchError {
+    /// So many of them, the first ones, were taken all the same, as the receipt tells.
+    pub taken: usize,
+    /// What the sink says of those.
+    pub receipt: Receipt,
+    /// What became of the one behind them, and of all that follow it.
+    pub error: SinkError,
+}
+
 /// Why a call failed.
 #[derive(Debug, Clone, thiserror::Error)]
 #[error("{message}")]
@@ -114,6 +126,22 @@ pub trait Sink: Send + Sync + 'static {
 
     /// Sends one episode, once.
     fn deliver<'a>(&'a self, delivery: &'a Delivery) -> BoxFuture<'a, Result<Receipt, SinkError>>;
+
+    /// Sends several consecutive episodes of one lane in one call, in their order. Called only if [`Sink::batches`].
+    fn deliver_batch<'a>(&'a self, deliveries: &'a [Delivery]) -> BoxFuture<'a, Result<Receipt, BatchError>> {
+        let _ = deliveries;
+        unreachable!("a sink that takes no batches is never given one")
+    }
+
+    /// Whether several episodes can be sent in one call.
+    fn batches(&self) -> bool {
+        false
+    }
+
+    /// How long the effect of a request whose end is not known may take to show: the drain waits for that before it looks.
+    fn settle(&self) -> Duration {
+        Duration::ZERO
+    }
 
     /// Asks whether an episode is there.
     fn look_up<'a>(&'a self, delivery: &'a Delivery) -> BoxFuture<'a, Result<Presence, SinkError>>;

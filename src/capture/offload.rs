@@ -133,7 +133,8 @@ impl Offloading {
                 let texts = texts.iter().map(String::as_str).chain((n > 0).then_some(place.as_str()));
                 Unique { key: Key::of(&rules.dedupe_scope(&self.tally.routes.proxy), texts), until: *until }
             });
-            new.push(New { place: Some(record.reserve()), unique, ..New::of(episode, lanes) });
+            let priority = rules.config.priority;
+            new.push(New { place: Some(record.reserve()), unique, priority, ..New::of(episode, lanes) });
         }
         if new.is_empty() {
             ids.clear();

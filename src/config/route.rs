@@ -34,6 +34,8 @@ pub struct Route {
     pub path: PathPattern,
     /// What to do.
     pub action: Action,
+    /// Higher drains first when workers are scarce; 0 to 100.
+    pub priority: u8,
     /// Names of sinks, never empty for `capture` (default: every sink).
     pub sinks: Vec<String>,
     /// Statuses that become episodes.

@@ -71,6 +71,18 @@ pub fn share(field: &Field<'_>) -> Read<f64> {
     number.filter(|n| (0.0..=1.0).contains(n)).ok_or_else(|| "allowed: a number from 0.0 to 1.0".to_owned())
 }
 
+/// A number from `min` to `max`.
+pub fn number(min: f64, max: f64) -> impl Fn(&Field<'_>) -> Read<f64> {
+    move |field| {
+        let number = match *field.scalar()? {
+            Value::Float(number) => Some(number),
+            Value::Integer(number) => i32::try_from(number).ok().map(f64::from),
+            _ => None,
+        };
+        number.filter(|n| (min..=max).contains(n)).ok_or_else(|| format!("allowed: a number from {min} to {max}"))
+    }
+}
+
 /// A duration longer than zero.
 pub fn duration(field: &Field<'_>) -> Read<Duration> {
     let found = duration_or_zero(field)?;

@@ -150,7 +150,11 @@ fn sink_config(workers: usize) -> config::Sink {
         retry: Retry { max_attempts: 10, initial: secs(1), max: secs(300), full_jitter: true, max_age: secs(86_400) },
         retry_on,
         pause_on,
-        breaker: Breaker { consecutive_failures: 5, open_for: secs(60) },
+        breaker: Breaker::in_a_row(5, secs(60)),
+        rate: config::Rate { per_second: 0.0, burst: 1 },
+        adaptive: false,
+        batch: config::Batch { max_items: 1, linger: Duration::ZERO },
+        on_dead: config::OnDead::Continue,
         headers: Vec::new(),
     }
 }
@@ -241,7 +245,7 @@ async fn inv6_a_poisoned_lane_ends_at_max_attempts_and_holds_up_nobody() {
     let sink = sink_config(5);
     // Without jitter: drawn short ten times, the delays of the poisoned lane could be over before the others are done.
     let retry = config::Retry { full_jitter: false, ..sink.retry };
-    let config = config::Sink { breaker: Breaker { consecutive_failures: 0, open_for: secs(60) }, retry, ..sink };
+    let config = config::Sink { breaker: Breaker::in_a_row(0, secs(60)), retry, ..sink };
     let bench = Bench::new(config, &graph);
     bench.fill(5, 20).await;
     bench.until(|b| b.count().delivered == 16).await;
@@ -391,7 +395,7 @@ async fn inv4_what_appears_after_a_stall_is_not_sent_again() {
 #[tokio::test(start_paused = true)]
 async fn inv4_an_ambiguous_end_is_looked_up_before_it_is_sent_again() {
     let graph = Graph::new(Some(FOLLOW), |_, n| if n % 3 == 0 { Act::TakeAndFail(secs(13)) } else { Act::Take(secs(13)) });
-    let config = config::Sink { breaker: Breaker { consecutive_failures: 0, open_for: secs(60) }, ..sink_config(5) };
+    let config = config::Sink { breaker: Breaker::in_a_row(0, secs(60)), ..sink_config(5) };
     let bench = Bench::new(config, &graph);
     bench.fill(10, 50).await;
     bench.until_empty().await;

@@ -236,7 +236,7 @@ pub fn proxy_to(upstream: SocketAddr) -> config::Proxy {
         expose_episode_id: false,
         tls: None,
         upstream_tls: config::UpstreamTls::default(),
-        breaker: config::Breaker { consecutive_failures: 0, open_for: Duration::from_secs(30) },
+        breaker: config::Breaker::in_a_row(0, Duration::from_secs(30)),
         fallback: config::Fallback {
             status: http::StatusCode::SERVICE_UNAVAILABLE,
             body: bytes::Bytes::from_static(b"{}"),
@@ -259,6 +259,7 @@ pub fn run_route() -> config::Route {
         methods: Vec::new(),
         path: PathPattern::parse("/run/{agent}").unwrap(),
         action: Action::Capture,
+        priority: 0,
         sinks: vec!["graphiti".to_owned()],
         success,
         success_if: Vec::new(),

@@ -56,7 +56,7 @@ pub struct Append {
 impl Append {
     /// Encodes and seals an episode: whoever brings it does that, not the writer.
     pub fn of(new: &New<'_>, seals: &Seals) -> Result<Self, AppendError> {
-        let New { episode, lanes, place, unique, note } = new;
+        let New { episode, lanes, place, unique, note, .. } = new;
         let (id, captured_at) = (episode.id, episode.captured_at);
         let record = seals.encode(*episode, &keys::id(id)).and_then(|bytes| {
             let record = Record { id, captured_at, lanes: lanes.to_vec(), episode: bytes };

@@ -85,12 +85,14 @@ pub struct New<'a> {
     pub unique: Option<Unique>,
     /// Written in the same commit, if the episode is.
     pub note: Option<Note>,
+    /// Higher drains first when workers are scarce.
+    pub priority: u8,
 }
 
 impl<'a> New<'a> {
     /// An episode behind all others.
     pub fn of(episode: &'a Episode, lanes: &'a [(SinkId, Lane)]) -> Self {
-        Self { episode, lanes, place: None, unique: None, note: None }
+        Self { episode, lanes, place: None, unique: None, note: None, priority: 0 }
     }
 }
 

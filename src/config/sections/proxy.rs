@@ -43,7 +43,7 @@ pub fn proxy(mut s: Section<'_>) -> Proxy {
         expose_episode_id: s.get("expose_episode_id", false, boolean),
         tls: tls(&mut s),
         upstream_tls: upstream_tls(&mut s),
-        breaker: breaker(&mut s, Breaker { consecutive_failures: 0, open_for: secs(30) }),
+        breaker: breaker(&mut s, Breaker::in_a_row(0, secs(30))),
         fallback: fallback(&mut s),
         socket: SocketFile {
             mode: s.maybe("socket_mode", mode),

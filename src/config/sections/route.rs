@@ -63,6 +63,7 @@ pub fn route(mut s: Section<'_>) -> Route {
         extract: own.over(preset.extract),
         replays: Vec::new(),
         keep_headers: keep_headers(&mut s),
+        priority: s.get("priority", 0, integer(0, 100)),
         offload: match (action, offload.at().cloned()) {
             (Action::Offload, _) => Some(Box::new(offload.over(preset.offload))),
             (Action::Capture, Some(at)) => {
@@ -77,7 +78,6 @@ pub fn route(mut s: Section<'_>) -> Route {
         let allowed = "give it a preset, or extract.input or extract.output, or action = \"pass\"";
         s.cx().missing(s.at().clone(), format!("this [[proxy.route]] captures nothing, {allowed}"));
     }
-    s.planned("priority", "allowed: 0", |field| integer(0, 0)(field).is_ok());
     s.finish();
     route
 }

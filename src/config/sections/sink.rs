@@ -9,9 +9,10 @@ use super::breaker::breaker;
 use crate::config::address::base_url;
 use crate::config::read::{Header, Section};
 use crate::config::status::{RetryOn, StatusSet};
-use crate::config::tree::Value;
-use crate::config::values::{choice, choice_with, duration, duration_or_zero, integer, name, path, retry_on, statuses};
-use crate::config::{Breaker, Confirm, Graphiti, OrderBy, Retry, Sink, SinkKind};
+use crate::config::values::{
+    boolean, choice, choice_with, duration, duration_or_zero, integer, name, number, path, retry_on, statuses,
+};
+use crate::config::{Batch, Breaker, Confirm, Graphiti, OnDead, OrderBy, Rate, Retry, Sink, SinkKind};
 
 const TYPES: &str = "\"graphiti\", \"replay\" or \"file\"";
 
@@ -64,7 +65,11 @@ pub fn sink(mut s: Section<'_>) -> Sink {
         retry: retry(&mut s),
         retry_on: s.get("retry_on", RetryOn::from_iter(["connect", "timeout", "408", "425", "429", "5xx"]), retry_on),
         pause_on: s.get("pause_on", StatusSet::from_iter(["401", "403", "404"]), statuses),
-        breaker: breaker(&mut s, Breaker { consecutive_failures: 5, open_for: Duration::from_secs(60) }),
+        breaker: breaker(&mut s, Breaker::in_a_row(5, secs(60))),
+        rate: rate(&mut s),
+        adaptive: s.get("adaptive", false, boolean),
+        batch: batch(&mut s),
+        on_dead: s.get("on_dead", OnDead::Continue, choice(&[("continue", OnDead::Continue), ("park", OnDead::Park)])),
         headers: headers(&mut s),
         kind: match kind {
             Some(Type::Graphiti) => SinkKind::Graphiti(graphiti(&mut s)),
@@ -76,10 +81,6 @@ pub fn sink(mut s: Section<'_>) -> Sink {
         },
     };
     foreign(&mut s, kind);
-    rate(&mut s);
-    batch(&mut s);
-    s.planned("adaptive", "allowed: false", |field| matches!(field.scalar().as_deref(), Ok(Value::Boolean(false))));
-    s.maybe("on_dead", choice_with(&[("continue", ())], &["park"]));
     s.finish();
     sink
 }
@@ -165,22 +166,18 @@ fn headers(s: &mut Section<'_>) -> Vec<(HeaderName, HeaderValue)> {
     headers
 }
 
-/// A sink's rate is not limited in this version; the keys may say so.
-fn rate(s: &mut Section<'_>) {
-    let mut rate = s.table("rate", Header::Inline);
-    rate.planned("per_second", "allowed: 0 (no limit)", |field| match field.scalar().as_deref() {
-        Ok(Value::Integer(number)) => *number == 0,
-        Ok(Value::Float(number)) => *number == 0.0,
-        _ => false,
-    });
-    rate.maybe("burst", integer(1, 1_000_000));
-    rate.finish();
+fn rate(s: &mut Section<'_>) -> Rate {
+    let mut r = s.table("rate", Header::Inline);
+    let rate =
+        Rate { per_second: r.get("per_second", 0.0, number(0.0, 1_000_000.0)), burst: r.get("burst", 1, integer(1, 1_000_000)) };
+    r.finish();
+    rate
 }
 
-/// Episodes travel one by one in this version; the keys may say so.
-fn batch(s: &mut Section<'_>) {
-    let mut batch = s.table("batch", Header::Inline);
-    batch.planned("max_items", "allowed: 1", |field| integer(1, 1)(field).is_ok());
-    batch.maybe("linger", duration_or_zero);
-    batch.finish();
+fn batch(s: &mut Section<'_>) -> Batch {
+    let mut b = s.table("batch", Header::Inline);
+    let batch =
+        Batch { max_items: b.get("max_items", 1, integer(1, 1000)), linger: b.get("linger", Duration::ZERO, duration_or_zero) };
+    b.finish();
+    batch
 }

@@ -9,7 +9,7 @@ const OK: &[u8] = b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\nconnection: close\r\
 /// A proxy whose breaker opens after two failures.
 async fn guarded(upstream: SocketAddr) -> Running {
     let mut config = proxy_to(upstream);
-    config.breaker = config::Breaker { consecutive_failures: 2, open_for: OPEN_FOR };
+    config.breaker = config::Breaker::in_a_row(2, OPEN_FOR);
     config.fallback = config::Fallback {
         status: http::StatusCode::ACCEPTED,
         body: bytes::Bytes::from_static(b"later"),

@@ -415,7 +415,7 @@ async fn how_the_upstream_is_makes_no_difference() {
     let mut config = keeper(PLAIN);
     config.routes[0].path = PathPattern::parse("/keep").unwrap();
     config.upstream = proxy_to(agent.at()).upstream;
-    config.breaker = config::Breaker { consecutive_failures: 1, open_for: Duration::from_secs(300) };
+    config.breaker = config::Breaker::in_a_row(1, Duration::from_secs(300));
     drop(agent);
     let running = start(config, Recorder::quick()).await;
     assert_eq!(ask(&running, "/x", "", b"{}").await.0, 502);

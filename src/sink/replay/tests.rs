@@ -30,7 +30,11 @@ fn sink(url: &str, headers: &[(&'static str, &'static str)]) -> Arc<dyn Sink> {
         },
         retry_on: RetryOn::default(),
         pause_on: StatusSet::default(),
-        breaker: Breaker { consecutive_failures: 0, open_for: Duration::from_secs(1) },
+        breaker: Breaker::in_a_row(0, Duration::from_secs(1)),
+        rate: config::Rate { per_second: 0.0, burst: 1 },
+        adaptive: false,
+        batch: config::Batch { max_items: 1, linger: Duration::ZERO },
+        on_dead: config::OnDead::Continue,
         headers: headers.iter().map(|(n, v)| (HeaderName::from_static(n), HeaderValue::from_static(v))).collect(),
     };
     crate::sink::open(&config).unwrap()
