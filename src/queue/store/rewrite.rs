@@ -31,6 +31,9 @@ pub struct Pace {
     pub times: u64,
     /// A slice of copying ends after so many bytes of rows.
     pub slice: usize,
+    /// Slices are copied between two commits until they have taken this long. One for each commit would not be enough: under load as much
+    /// is appended meanwhile, and the end of the copying would never come.
+    pub visit: Duration,
     /// After so many bytes of rows the copy is synced, beside the commits. All of it at the end would be seconds in which nothing is
     /// committed.
     pub step: usize,
@@ -41,7 +44,14 @@ pub struct Pace {
 impl Default for Pace {
     fn default() -> Self {
         // A fresh store of small records takes about twice what is alive in it; a slice takes less than a millisecond.
-        Self { floor: 64 << 20, times: 3, slice: 128 << 10, step: 8 << 20, pause: Duration::from_secs(60) }
+        Self {
+            floor: 64 << 20,
+            times: 3,
+            slice: 128 << 10,
+            visit: Duration::from_millis(4),
+            step: 8 << 20,
+            pause: Duration::from_secs(60),
+        }
     }
 }
 
@@ -186,12 +196,20 @@ impl Store {
         if rewrite.copied {
             return self.finish(rewriting, live).map(|()| None);
         }
-        let (from, copy, most) = (self.db()?, rewrite.copy.clone(), self.pace.slice);
-        let (size, next) = self.guard.run(move || copy.slice(&*from, most))?;
-        rewrite.copied = next.is_none();
-        rewrite.copy.cursor = next.unwrap_or_else(|| vec![u8::MAX; 64]);
-        rewrite.unsynced += size;
-        if rewrite.copied || rewrite.unsynced >= self.pace.step {
+        let began = Instant::now();
+        let mut full = false;
+        while !full {
+            let (from, copy, most) = (self.db()?, rewrite.copy.clone(), self.pace.slice);
+            let (size, next) = self.guard.run(move || copy.slice(&*from, most))?;
+            rewrite.copied = next.is_none();
+            rewrite.copy.cursor = next.unwrap_or_else(|| vec![u8::MAX; 64]);
+            rewrite.unsynced += size;
+            full = rewrite.copied || rewrite.unsynced >= self.pace.step;
+            if began.elapsed() >= self.pace.visit {
+                break;
+            }
+        }
+        if full {
             let db = rewrite.copy.db.clone();
             rewrite.unsynced = 0;
             rewrite.syncing = Some(self.guard.beside(move || db.sync())?);
@@ -274,9 +292,9 @@ mod tests {
         (n.to_be_bytes().to_vec(), Some(value.to_vec()))
     }
 
-    /// A store with rows for many slices, about to be rewritten.
+    /// A store with rows for many slices, about to be rewritten, one of them at a visit.
     fn wasteful(disk: &Arc<Model>) -> Store {
-        let store = Store::on(disk.clone()).unwrap();
+        let store = Store::paced(disk.clone(), Pace { visit: Duration::ZERO, ..Pace::default() }).unwrap();
         store.commit((0..200).map(|n| row(n, &[7; 4096])).collect(), true).unwrap();
         store.start(&mut store.side().rewriting).unwrap();
         store
@@ -302,9 +320,25 @@ mod tests {
         assert_eq!(all(&Store::on(disk).unwrap()), expected);
     }
 
+    #[test]
+    fn inv9_rewriting_comes_to_an_end_although_more_than_a_slice_is_appended_at_each_commit() {
+        let pace = Pace { slice: 16 << 10, visit: Duration::from_secs(60), ..Pace::default() };
+        let store = Store::paced(Arc::new(Model::default()), pace).unwrap();
+        store.commit((0..200).map(|n| row(n, &[7; 4096])).collect(), true).unwrap();
+        store.start(&mut store.side().rewriting).unwrap();
+        for commit in 0.. {
+            assert!(commit < 10, "it runs after what is appended");
+            if store.tend(0, u64::MAX, false).is_none() {
+                break;
+            }
+            store.commit((0..10).map(|n| row(1_000 + commit * 10 + n, &[7; 4096])).collect(), true).unwrap();
+        }
+        assert_eq!(store.generation(), 1);
+    }
+
     /// On the engine itself: many rows that came and went, some that stayed. Rewritten as soon as it is worth a megabyte.
     fn real(dir: &Path) -> Store {
-        let pace = Pace { floor: 1 << 20, slice: 8 << 10, step: 32 << 10, ..Pace::default() };
+        let pace = Pace { floor: 1 << 20, slice: 8 << 10, visit: Duration::ZERO, step: 32 << 10, ..Pace::default() };
         Store::paced(Arc::new(Files::new(dir)), pace).unwrap()
     }
 

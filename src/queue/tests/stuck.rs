@@ -216,7 +216,7 @@ struct Trial {
 impl Trial {
     fn new(config: config::Queue) -> Self {
         let disk = Arc::new(Hard::default());
-        let pace = Pace { floor: 0, times: 3, slice: 4096, step: 8192, pause: Duration::ZERO };
+        let pace = Pace { floor: 0, times: 3, slice: 4096, visit: Duration::ZERO, step: 8192, pause: Duration::ZERO };
         let store = Store::guarded(Arc::new(Shelf(disk.clone())), Guard::new(), pace).unwrap();
         store.set_limit(LONG);
         let queue = Queue::inline_on(store, &config, &["a", "b"], Clock::Fixed(START)).unwrap();

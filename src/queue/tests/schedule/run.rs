@@ -86,7 +86,7 @@ impl Run {
             disk: Arc::default(),
             queue: None,
             config,
-            pace: Pace { floor, times: 0, slice, step: slice, pause: Duration::ZERO },
+            pace: Pace { floor, times: 0, slice, visit: Duration::ZERO, step: slice, pause: Duration::ZERO },
             clock: Box::leak(Box::new(AtomicU64::new(START))),
             lanes: ["0", "1", "2"].map(Lane::of),
             ids: [SinkId(1), SinkId(2)],
