@@ -61,7 +61,7 @@ use crate::telemetry::metrics::Metrics;
 
 pub use self::check::{Census, SinkCensus};
 pub use self::ledger::Ledger;
-pub use self::rows::{Sent, Time};
+pub use self::rows::{Deaths, Sent, Time};
 pub use self::types::{
     AppendError, Appended, Attempt, Claim, ClaimRequest, Claims, Deleted, Filter, Finish, Import, Imported, Key, Lane, New, Note,
     Page, QueueError, ReadError, Select, Seq, SinkId, SinkStats, Standing, State, Stats, Unique, View,

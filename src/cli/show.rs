@@ -225,6 +225,7 @@ log: dead
             delivered_at: None,
             last_error: None,
             reason: None,
+            deaths: None,
             history: vec![],
         };
         let reports = reports();

@@ -10,7 +10,7 @@ use super::heads::Head;
 use super::keys;
 use super::notes::{UNIQUE, Writing};
 use super::retention::ROWS;
-use super::rows::{Record, Sent, Time, Waiting};
+use super::rows::{Deaths, Record, Sent, Time, Waiting};
 use super::seal::Seals;
 use super::store::MAX_VALUE;
 use super::txn::{Txn, TxnError};
@@ -51,12 +51,13 @@ pub struct Append {
     pub place: Option<Seq>,
     pub unique: Option<Unique>,
     pub note: Option<Writing>,
+    pub priority: u8,
 }
 
 impl Append {
     /// Encodes and seals an episode: whoever brings it does that, not the writer.
     pub fn of(new: &New<'_>, seals: &Seals) -> Result<Self, AppendError> {
-        let New { episode, lanes, place, unique, note, .. } = new;
+        let New { episode, lanes, place, unique, note, priority } = new;
         let (id, captured_at) = (episode.id, episode.captured_at);
         let record = seals.encode(*episode, &keys::id(id)).and_then(|bytes| {
             let record = Record { id, captured_at, lanes: lanes.to_vec(), episode: bytes };
@@ -68,7 +69,8 @@ impl Append {
         })?;
         let note = note.clone().map(|note| Writing::new(note, seals)).transpose()?;
         let time = episode.time();
-        Ok(Self { id, captured_at, time, lanes: lanes.to_vec(), record, place: *place, unique: *unique, note })
+        let (lanes, place, unique, priority) = (lanes.to_vec(), *place, *unique, *priority);
+        Ok(Self { id, captured_at, time, lanes, record, place, unique, note, priority })
     }
 
     /// Bytes that its record and its note have, encoded.
@@ -121,6 +123,8 @@ impl Engine {
             sent: Sent::No,
             entries: 0,
             sinks,
+            priority: new.priority,
+            deaths: Deaths::default(),
         };
         for &(sink, lane) in &new.lanes {
             // One that is in flight stays so, whatever comes before it now: the lane is claimed.

@@ -16,7 +16,7 @@ use super::heads::Heads;
 use super::holds::Holds;
 use super::keys;
 use super::oldest::Oldest;
-use super::rows::{Ended, Meta, Record, Sent, SinkRow, Time, Waiting};
+use super::rows::{Deaths, Ended, Meta, Record, Sent, SinkRow, Time, Waiting};
 use super::seal::Seals;
 use super::store::{Store, Writes};
 use super::txn::{FOREIGN, Txn, TxnError};
@@ -209,13 +209,7 @@ impl Engine {
         let Some(row) = txn.get_raw(&key)? else { return Ok(()) };
         let mut waiting = read_waiting(&row, now, now);
         if let Some(line) = line {
-            let key = keys::history(seq, sink, waiting.entries);
-            let line = self.seals.encode(line, &key)?;
-            txn.put_raw(key, line);
-            if waiting.entries >= HISTORY {
-                txn.remove(keys::history(seq, sink, waiting.entries - HISTORY + 1));
-            }
-            waiting.entries += 1;
+            self.tell(txn, sink, seq, &mut waiting, line)?;
         }
         if finish != Finish::Uncount {
             waiting.time = waiting.time.seen();
@@ -246,6 +240,25 @@ impl Engine {
         self.lane_changed(txn, sink, lane, before)
     }
 
+    /// Writes a line of the history.
+    pub(super) fn tell(
+        &self,
+        txn: &mut Txn<'_>,
+        sink: SinkId,
+        seq: Seq,
+        waiting: &mut Waiting,
+        line: &Attempt,
+    ) -> Result<(), TxnError> {
+        let key = keys::history(seq, sink, waiting.entries);
+        let line = self.seals.encode(line, &key)?;
+        txn.put_raw(key, line);
+        if waiting.entries >= HISTORY {
+            txn.remove(keys::history(seq, sink, waiting.entries - HISTORY + 1));
+        }
+        waiting.entries += 1;
+        Ok(())
+    }
+
     /// From waiting to ended, delivered or dead.
     fn end(
         &mut self,
@@ -253,7 +266,7 @@ impl Engine {
         claim: &Claim,
         state: State,
         reason: Option<&'static str>,
-        was: Waiting,
+        mut was: Waiting,
         now: u64,
     ) -> Result<(), TxnError> {
         let Claim { sink, lane, seq, .. } = *claim;
@@ -266,6 +279,9 @@ impl Engine {
         };
         let expires_at = now.saturating_add(keep).max(1);
         self.left(txn, seq, sink, was.sinks)?;
+        if state == State::Dead {
+            was.deaths = was.deaths.and(now);
+        }
         let ended = Ended { state, at: now, expires_at, reason: reason.map(str::to_owned), lane, was };
         txn.put(keys::ended(seq, sink), &ended)?;
         txn.put_raw(keys::expiry(expires_at, seq, sink), Vec::new());
@@ -334,6 +350,8 @@ fn read_waiting(row: &[u8], due: u64, now: u64) -> Waiting {
             sent: Sent::Began(now),
             entries: 0,
             sinks: u16::MAX,
+            priority: 0,
+            deaths: Deaths::default(),
         }
     })
 }

@@ -5,7 +5,7 @@ use serde::Deserialize;
 use uuid::Uuid;
 
 use super::codec::{self, CodecError};
-use super::rows::{Ended, Sent, SinkRow, Time, Waiting};
+use super::rows::{Deaths, Ended, Sent, SinkRow, Time, Waiting};
 use super::{Lane, Ledger, Seq, State};
 use crate::episode::{Digests, End, Episode, Message, Request};
 
@@ -58,7 +58,26 @@ impl From<Waiting1> for Waiting {
         // Event times were given at append, in the order of the lane; one that was never sent can still be moved.
         let touched = attempts > 0 || entries > 0 || sent != Sent::No;
         let time = if touched { Time::Sent(at) } else { Time::Event(at) };
-        Self { attempts, not_before, since: at, time, sent, entries, sinks }
+        Self::from(Waiting2 { attempts, not_before, since: at, time, sent, entries, sinks })
+    }
+}
+
+/// [`Waiting`], version 2.
+#[derive(Deserialize)]
+pub struct Waiting2 {
+    attempts: u32,
+    not_before: u64,
+    since: u64,
+    time: Time,
+    sent: Sent,
+    entries: u32,
+    sinks: u16,
+}
+
+impl From<Waiting2> for Waiting {
+    fn from(old: Waiting2) -> Self {
+        let Waiting2 { attempts, not_before, since, time, sent, entries, sinks } = old;
+        Self { attempts, not_before, since, time, sent, entries, sinks, priority: 0, deaths: Deaths::default() }
     }
 }
 
@@ -76,8 +95,32 @@ pub struct Ended1 {
 impl From<Ended1> for Ended {
     fn from(old: Ended1) -> Self {
         let Ended1 { state, at, expires_at, reason, lane, was } = old;
-        Self { state, at, expires_at, reason, lane, was: was.into() }
+        ended(state, at, expires_at, reason, lane, was.into())
     }
+}
+
+/// [`Ended`], version 2.
+#[derive(Deserialize)]
+pub struct Ended2 {
+    state: State,
+    at: u64,
+    expires_at: u64,
+    reason: Option<String>,
+    lane: Lane,
+    was: Waiting2,
+}
+
+impl From<Ended2> for Ended {
+    fn from(old: Ended2) -> Self {
+        let Ended2 { state, at, expires_at, reason, lane, was } = old;
+        ended(state, at, expires_at, reason, lane, was.into())
+    }
+}
+
+/// Deaths were not counted then: what has a reason died at least once, and then.
+fn ended(state: State, at: u64, expires_at: u64, reason: Option<String>, lane: Lane, was: Waiting) -> Ended {
+    let deaths = if reason.is_some() { was.deaths.and(at) } else { was.deaths };
+    Ended { state, at, expires_at, reason, lane, was: Waiting { deaths, ..was } }
 }
 
 /// [`Episode`], version 1.

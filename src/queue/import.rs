@@ -110,6 +110,8 @@ impl Engine {
             sent: standing.sent,
             entries: u32::try_from(standing.history.len()).unwrap_or(u32::MAX),
             sinks: u16::try_from(new.sinks.len()).unwrap_or(u16::MAX),
+            priority: standing.priority,
+            deaths: standing.deaths,
         };
         // What comes behind it in its lane must not get an earlier time than the one that it was sent with.
         if !matches!(was.time, Time::Event(_)) {

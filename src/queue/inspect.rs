@@ -4,7 +4,7 @@ use uuid::Uuid;
 
 use super::engine::{Engine, read_record};
 use super::keys;
-use super::rows::{Ended, Record, Sent, Time, Waiting};
+use super::rows::{Deaths, Ended, Record, Sent, Time, Waiting};
 use super::shared::Shared;
 use super::space::Space;
 use super::txn::{Txn, TxnError};
@@ -94,10 +94,13 @@ fn standing(
         since: record.captured_at,
         time: Time::Event(event),
         sent: Sent::No,
+        priority: 0,
+        deaths: Deaths::default(),
         history,
     };
     let was = |at: &mut Standing, was: &Waiting| {
         (at.attempts, at.since, at.time, at.sent) = (was.attempts, was.since, was.time, was.sent);
+        (at.priority, at.deaths) = (was.priority, was.deaths);
     };
     let mut waiting = txn.get::<Waiting>(&keys::waiting(sink, lane, seq))?;
     let ended = if waiting.is_some() { None } else { txn.get::<Ended>(&keys::ended(seq, sink))? };

@@ -16,7 +16,7 @@ use super::codec::{self, CodecError};
 use super::keys::{self, Fading, Key};
 use super::notes::{self, UNIQUE};
 use super::retention::ROWS;
-use super::rows::{Ended, Meta, NoteRow, Record, Sent, SinkRow, Taken, Time, Waiting};
+use super::rows::{Deaths, Ended, Meta, NoteRow, Record, Sent, SinkRow, Taken, Time, Waiting};
 use super::store::{Seen, Store, Witness};
 use super::txn::{Txn, TxnError};
 use super::{Lane, Ledger, Seq, SinkId, State};
@@ -350,6 +350,8 @@ fn doubtful(record: &Record) -> Waiting {
         sent: Sent::Began(at),
         entries: 0,
         sinks: u16::try_from(record.lanes.len()).unwrap_or(u16::MAX),
+        priority: 0,
+        deaths: Deaths::default(),
     }
 }
 

@@ -6,10 +6,13 @@ use super::engine::{Engine, SWEEP, read_record, readable_record, waits_elsewhere
 use super::notes::readable;
 use super::rows::{Ended, Waiting};
 use super::txn::{Txn, TxnError};
-use super::{Deleted, Seq, SinkId, State, keys, times};
+use super::{Attempt, Deleted, Seq, SinkId, State, keys, times};
 
 /// Bytes that an episode's index rows take, roughly; counted with its record.
 pub const ROWS: u64 = 256;
+
+/// The outcome in the history's line of a dead letter that was put back; it is no attempt, and has the number 0.
+const REDRIVEN: &str = "redriven";
 
 impl Engine {
     /// Puts a dead letter back at its place; whether there was one.
@@ -22,7 +25,10 @@ impl Engine {
         txn.remove(keys::ended(seq, sink));
         txn.remove(keys::dead(sink, seq));
         txn.remove(keys::expiry(dead.expires_at, seq, sink));
-        txn.put(keys::waiting(sink, dead.lane, seq), &Waiting { attempts: 0, not_before: now, since: now, ..dead.was })?;
+        let mut waiting = Waiting { attempts: 0, not_before: now, since: now, ..dead.was };
+        let line = Attempt { at: now, attempt: 0, outcome: REDRIVEN.to_owned(), status: None, error: None, duration_ms: 0 };
+        self.tell(txn, sink, seq, &mut waiting, &line)?;
+        txn.put(keys::waiting(sink, dead.lane, seq), &waiting)?;
         self.lane_changed(txn, sink, dead.lane, before)?;
         let state = self.sink(sink);
         state.row.ledger.dead -= 1;

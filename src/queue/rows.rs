@@ -3,7 +3,8 @@
 //!
 //! | value | version | since the one before |
 //! |---|---|---|
-//! | [`Waiting`], and [`Ended`] with it | 2 | the event time is given when the episode is first sent, not when it is appended |
+//! | [`Waiting`], and [`Ended`] with it | 3 | priority, and how often it died |
+//! | | 2 | the event time is given when the episode is first sent, not when it is appended |
 //! | [`SinkRow`] | 2 | why it is paused can be sealed |
 //! | [`Episode`] | 2 | when the event happened, digests, the request itself, names of speakers |
 //! | all others | 1 | |
@@ -107,6 +108,26 @@ impl Time {
     }
 }
 
+/// How often an episode became a dead letter at a sink, over all its redrives.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Deaths {
+    /// So often.
+    pub count: u32,
+    /// The first time (ms); 0: never.
+    pub first: u64,
+    /// The last time (ms).
+    pub last: u64,
+}
+
+impl Deaths {
+    /// Once more.
+    #[must_use]
+    pub fn and(self, at: u64) -> Self {
+        let first = if self.count == 0 { at } else { self.first };
+        Self { count: self.count.saturating_add(1), first, last: at }
+    }
+}
+
 /// `l`: an episode that waits in a lane.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Waiting {
@@ -124,6 +145,10 @@ pub struct Waiting {
     pub entries: u32,
     /// Sinks that this episode goes to.
     pub sinks: u16,
+    /// Higher drains first.
+    pub priority: u8,
+    /// How often it died.
+    pub deaths: Deaths,
 }
 
 /// `t`: how it ended at one sink.
@@ -184,18 +209,24 @@ impl Stored for SinkRow {
 }
 
 impl Stored for Waiting {
-    const VERSION: u8 = 2;
+    const VERSION: u8 = 3;
 
     fn upgrade(former: &Former<'_>) -> Result<Self, CodecError> {
-        former.read::<former::Waiting1>().map(Self::from)
+        match former.version {
+            1 => former.read::<former::Waiting1>().map(Self::from),
+            _ => former.read::<former::Waiting2>().map(Self::from),
+        }
     }
 }
 
 impl Stored for Ended {
-    const VERSION: u8 = 2;
+    const VERSION: u8 = 3;
 
     fn upgrade(former: &Former<'_>) -> Result<Self, CodecError> {
-        former.read::<former::Ended1>().map(Self::from)
+        match former.version {
+            1 => former.read::<former::Ended1>().map(Self::from),
+            _ => former.read::<former::Ended2>().map(Self::from),
+        }
     }
 }
 

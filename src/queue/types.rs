@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
 use super::ledger::Ledger;
-use super::rows::{Sent, Time};
+use super::rows::{Deaths, Sent, Time};
 use super::store::StoreError;
 use crate::episode::Episode;
 
@@ -309,9 +309,9 @@ pub enum State {
 pub struct Attempt {
     /// When it ended (ms since the Unix epoch; RFC 3339 in JSON).
     pub at: u64,
-    /// Its number, from 1.
+    /// Its number, from 1; 0 for what is no attempt.
     pub attempt: u32,
-    /// `delivered`, `retry`, `dead`, `paused`, `stalled`.
+    /// `delivered`, `retry`, `dead`, `paused`, `stalled`; `redriven` where a dead letter was put back.
     pub outcome: String,
     /// The HTTP status, if there was one.
     pub status: Option<u16>,
@@ -346,6 +346,10 @@ pub struct Standing {
     pub time: Time,
     /// What is known of the latest attempt.
     pub sent: Sent,
+    /// Higher drains first.
+    pub priority: u8,
+    /// How often it became a dead letter here.
+    pub deaths: Deaths,
     /// The attempts, oldest first (bounded: the first and the newest).
     pub history: Vec<Attempt>,
 }

@@ -74,8 +74,23 @@ pub struct Standing {
     /// Why it is a dead letter; absent for others.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub reason: Option<String>,
+    /// How often it became a dead letter here; absent where it never did.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub deaths: Option<Deaths>,
     /// The attempts, oldest first.
     pub history: Vec<Attempt>,
+}
+
+/// How often an episode became a dead letter at a sink, over all its redrives.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Deaths {
+    /// So often.
+    pub count: u32,
+    /// The first time.
+    pub first_at: String,
+    /// The last time.
+    pub last_at: String,
 }
 
 /// One attempt.
@@ -83,9 +98,9 @@ pub struct Standing {
 pub struct Attempt {
     /// When it ended.
     pub at: String,
-    /// Its number, from 1.
+    /// Its number, from 1; 0 for what is no attempt.
     pub attempt: u32,
-    /// `delivered`, `retry`, `dead`, `paused` or `stalled`.
+    /// `delivered`, `retry`, `dead`, `paused` or `stalled`; `redriven` where a dead letter was put back.
     pub outcome: String,
     /// The HTTP status, if there was one.
     pub status: Option<u16>,
@@ -140,8 +155,17 @@ impl From<queue::Standing> for Standing {
             delivered_at: s.delivered_at.map(clock::rfc3339),
             last_error: s.last_error,
             reason: s.reason,
+            deaths: Deaths::of(s.deaths),
             history: s.history.into_iter().map(Attempt::from).collect(),
         }
+    }
+}
+
+impl Deaths {
+    /// None where there was none.
+    pub(super) fn of(deaths: queue::Deaths) -> Option<Self> {
+        let queue::Deaths { count, first, last } = deaths;
+        (count > 0).then(|| Self { count, first_at: clock::rfc3339(first), last_at: clock::rfc3339(last) })
     }
 }
 
@@ -214,6 +238,8 @@ pub(crate) mod tests {
                     since: 1_767_225_600_000,
                     time: queue::Time::Sent(1_767_225_600_000),
                     sent: queue::Sent::No,
+                    priority: 0,
+                    deaths: queue::Deaths::default(),
                     history: vec![queue::Attempt {
                         at: 1_767_225_605_000,
                         attempt: 1,
@@ -235,6 +261,8 @@ pub(crate) mod tests {
                     since: 1_767_225_600_000,
                     time: queue::Time::Sent(1_767_225_600_000),
                     sent: queue::Sent::No,
+                    priority: 3,
+                    deaths: queue::Deaths { count: 2, first: 1_767_225_600_500, last: 1_767_225_602_000 },
                     history: vec![queue::Attempt {
                         at: 1_767_225_602_000,
                         attempt: 1,
@@ -273,6 +301,7 @@ pub(crate) mod tests {
                     "log": {
                         "state": "dead", "attempts": 1, "next_attempt_at": null, "delivered_at": null,
                         "last_error": "disk on fire", "reason": "rejected",
+                        "deaths": {"count": 2, "first_at": "2026-01-01T00:00:00.500Z", "last_at": "2026-01-01T00:00:02.000Z"},
                         "history": [{"at": "2026-01-01T00:00:02.000Z", "attempt": 1, "outcome": "dead", "status": null,
                                      "error": "disk on fire", "duration_ms": 4}]
                     }

@@ -9,7 +9,7 @@ use serde_bytes::ByteBuf;
 use serde_json::{Map, Value};
 use uuid::Uuid;
 
-use super::episode::{Attempt, Sha256};
+use super::episode::{Attempt, Deaths, Sha256};
 use crate::clock;
 use crate::episode::{self, Digests, End, Message, Request};
 use crate::queue::{self, Import, Lane, Sent, SinkId, State, Time, View};
@@ -80,8 +80,17 @@ struct Stood {
     event_time: Option<EventTime>,
     /// What is known of the latest attempt; where nothing is said it may have reached the sink.
     sent: Option<Reached>,
+    #[serde(default, skip_serializing_if = "is_zero")]
+    priority: u8,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    deaths: Option<Deaths>,
     #[serde(default)]
     history: Vec<Attempt>,
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde asks so")]
+fn is_zero(priority: &u8) -> bool {
+    *priority == 0
 }
 
 /// [`Time`]
@@ -154,6 +163,8 @@ impl From<queue::Standing> for Stood {
                 Sent::Began(at) => Reached::Began(clock::rfc3339(at)),
                 Sent::Accepted(at) => Reached::Accepted(clock::rfc3339(at)),
             }),
+            priority: s.priority,
+            deaths: Deaths::of(s.deaths),
             history: s.history.into_iter().map(Attempt::from).collect(),
         }
     }
@@ -260,6 +271,8 @@ impl Stood {
                 Some(Reached::Began(at)) => Sent::Began(time("sent", &at)?),
                 Some(Reached::Accepted(at)) => Sent::Accepted(time("sent", &at)?),
             },
+            priority: self.priority,
+            deaths: self.deaths.map_or(Ok(queue::Deaths::default()), deaths)?,
             history,
         })
     }
@@ -271,6 +284,11 @@ fn time(name: &str, text: &str) -> Result<u64, String> {
 
 fn times(name: &str, text: Option<String>) -> Result<Option<u64>, String> {
     text.map(|text| time(name, &text)).transpose()
+}
+
+fn deaths(given: Deaths) -> Result<queue::Deaths, String> {
+    let Deaths { count, first_at, last_at } = given;
+    Ok(queue::Deaths { count, first: time("deaths.first_at", &first_at)?, last: time("deaths.last_at", &last_at)? })
 }
 
 fn digest(name: &str, text: Option<String>) -> Result<Option<[u8; 32]>, String> {
