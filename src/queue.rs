@@ -1,7 +1,7 @@
 //! The queue: an embedded write-ahead store of episodes with one lane per ordering key and sink.
 //!
 //! It knows lanes and bytes; it knows neither HTTP nor Graphiti. `keys` has the layout, `append` how episodes come in, `import` how those of
-//! another queue do, `engine` what can happen to them then, `heads` which is the next of a lane, `seal` what of it nobody else can read,
+//! another queue do, `engine` what can happen to them then, `heads` which is the next of a lane, `park` which lanes wait for a dead letter, `seal` what of it nobody else can read,
 //! `holds` what may not begin yet, `notes` what is remembered beside them, `commit` the one thread that writes, `store` the disk.
 
 mod append;
@@ -19,6 +19,7 @@ mod ledger;
 mod mend;
 mod notes;
 mod oldest;
+mod park;
 mod recover;
 mod retention;
 mod rows;
@@ -44,7 +45,7 @@ use uuid::Uuid;
 use self::append::Append;
 use self::codec::CodecError;
 use self::commit::Writer;
-use self::engine::Limits;
+use self::engine::{Limits, SWEEP};
 use self::import::Importing;
 use self::notes::Writing;
 use self::seal::Seals;
@@ -64,7 +65,7 @@ pub use self::ledger::Ledger;
 pub use self::rows::{Deaths, Sent, Time};
 pub use self::types::{
     AppendError, Appended, Attempt, Claim, ClaimRequest, Claims, Deleted, Filter, Finish, Import, Imported, Key, Lane, New, Note,
-    Page, QueueError, ReadError, Select, Seq, SinkId, SinkStats, Standing, State, Stats, Unique, View,
+    Page, QueueError, ReadError, Select, Seq, SinkId, SinkSettings, SinkStats, Standing, State, Stats, Unique, View,
 };
 
 /// The handle that everyone shares; cheap to clone.
@@ -321,6 +322,14 @@ impl Queue {
     /// Ends a claim. Does not wait: what is submitted afterwards sees it done.
     pub fn finish(&self, claim: Claim, finish: Finish, line: Option<Attempt>) {
         let _ = self.submit(Op::Finish(claim, finish, line)); // a closed queue: it will be looked up
+    }
+
+    /// Tells the queue how a sink is configured: until then, and after a restart again, nothing lingers and nothing is parked anew. Lanes that
+    /// are parked at a sink that no longer parks go on when the answer comes; where that failed, ask again.
+    pub async fn configure(&self, sink: SinkId, settings: SinkSettings) -> Result<(), AppendError> {
+        // In slices, so that a million parked lanes are not one batch.
+        while self.ask(|reply| Op::Configure(sink, settings, reply))?.await? >= SWEEP as u64 {}
+        Ok(())
     }
 
     /// Resolves when there may be something to claim for a sink. Cancel safe.

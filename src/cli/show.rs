@@ -111,6 +111,9 @@ fn at_sink(name: &str, standing: &Standing, sink: Option<&SinkReport>, now: u64,
 }
 
 fn tried(a: &Attempt) -> String {
+    if a.outcome == "redriven" {
+        return "an operator put the dead letter back, at its place".to_owned();
+    }
     let took = duration(Duration::from_millis(a.duration_ms));
     let error = a.error.as_deref().map(human::line);
     let status = a.status.map(|s| format!("HTTP {s}"));
@@ -149,7 +152,10 @@ fn whereto(s: &Standing, sink: Option<&SinkReport>, now: u64) -> String {
                 Some(other) => human::line(other),
                 None => "the sink gave up on it".to_owned(),
             };
-            format!("dead letter: {reason}; `offramp dead redrive` puts it back, `offramp dead purge` removes it")
+            let again = s.deaths.as_ref().filter(|deaths| deaths.count > 1).map_or_else(String::new, |deaths| {
+                format!(" (it died {} times, first at {})", count(u64::from(deaths.count)), human::line(&deaths.first_at))
+            });
+            format!("dead letter: {reason}{again}; `offramp dead redrive` puts it back, `offramp dead purge` removes it")
         }
         State::Purged => "an operator removed it".to_owned(),
         State::Expired => "a dead letter that outlived queue.keep_dead".to_owned(),
@@ -162,6 +168,9 @@ fn waits(s: &Standing, sink: Option<&SinkReport>, now: u64) -> String {
     if let Some(sink) = sink.filter(|sink| sink.state != "running") {
         let why = sink.reason.as_deref().map_or_else(String::new, |reason| format!(" ({})", human::line(reason)));
         return format!("the sink is {}{why}", sink.state);
+    }
+    if let Some(dead) = s.parked_by {
+        return format!("its lane is parked for the dead letter {dead}, until that is redriven, purged or expires");
     }
     let due = s.next_attempt_at.as_deref().and_then(|at| Some((at, clock::parse_rfc3339(at)?.checked_sub(now)?)));
     match due {
@@ -211,7 +220,7 @@ graphiti: pending
 
 log: dead
   2026-01-01T00:00:02.000Z  attempt 1 failed, and was the last, after 4 ms: disk on fire
-  dead letter: the sink rejected it for good; `offramp dead redrive` puts it back, `offramp dead purge` removes it
+  dead letter: the sink rejected it for good (it died 2 times, first at 2026-01-01T00:00:00.500Z); `offramp dead redrive` puts it back, `offramp dead purge` removes it
 "#
         );
     }
@@ -225,6 +234,7 @@ log: dead
             delivered_at: None,
             last_error: None,
             reason: None,
+            parked_by: None,
             deaths: None,
             history: vec![],
         };
@@ -237,6 +247,11 @@ log: dead
             waits(&standing(1, Some("2026-01-01T00:01:00.000Z")), paused, now),
             "the sink is paused (paused by an operator)"
         );
+        let parked = Standing { parked_by: Some(uuid::Uuid::nil()), ..standing(0, None) };
+        assert!(waits(&parked, running, now).starts_with("its lane is parked for the dead letter 00000000-"));
+        let redriven =
+            Attempt { at: String::new(), attempt: 0, outcome: "redriven".into(), status: None, error: None, duration_ms: 0 };
+        assert_eq!(tried(&redriven), "an operator put the dead letter back, at its place");
     }
 
     #[test]

@@ -11,7 +11,7 @@ use tokio::time::Instant;
 use super::attempt::{self, Purpose};
 use super::runner::{Course, Runner};
 use crate::clock::as_ms;
-use crate::queue::{Claim, ClaimRequest, Finish};
+use crate::queue::{Claim, ClaimRequest, Finish, SinkSettings};
 
 /// How long attempts in flight may go on after the stop.
 const GRACE: Duration = Duration::from_secs(3);
@@ -30,6 +30,7 @@ struct Scheduler {
 /// Drains one sink until `stop`. Attempts in flight then get a moment; what is not finished by then is looked up after the next start.
 pub async fn run(runner: Arc<Runner>, mut stop: watch::Receiver<bool>) {
     let mut scheduler = Scheduler { runner, tasks: JoinSet::new(), claims: Vec::new(), probe: None };
+    configure(&scheduler.runner, &mut stop).await;
     while !*stop.borrow_and_update() {
         let wake = scheduler.turn().await;
         let runner = scheduler.runner.clone();
@@ -50,6 +51,17 @@ pub async fn run(runner: Arc<Runner>, mut stop: watch::Receiver<bool>) {
     let rest = async { while scheduler.tasks.join_next().await.is_some() {} };
     if tokio::time::timeout(GRACE, rest).await.is_err() {
         tracing::info!(sink = scheduler.runner.config.name, "attempts in flight were left pending");
+    }
+}
+
+/// Tells the queue how the sink is configured, until it has heard: nothing may die before it knows what becomes of the lane then.
+async fn configure(runner: &Runner, stop: &mut watch::Receiver<bool>) {
+    let settings = SinkSettings::of(&runner.config);
+    while runner.queue.configure(runner.id, settings).await.is_err() {
+        tokio::select! {
+            _ = stop.wait_for(|stop| *stop) => return,
+            () = tokio::time::sleep(QUEUE_PAUSE) => {}
+        }
     }
 }
 
@@ -119,7 +131,7 @@ impl Scheduler {
             in_doubt,
             max_attempts: retry.max_attempts,
             max_age: as_ms(retry.max_age),
-            longest_delay: as_ms(retry.max).saturating_mul(2),
+            longest_delay: as_ms(retry.max.max(self.runner.config.batch.linger)).saturating_mul(2),
         };
         let got = self.runner.queue.claim(self.runner.id, request).await.ok()?;
         let now = self.runner.queue.now();

@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use uuid::Uuid;
 
 use super::engine::Engine;
-use super::heads::Head;
+use super::heads::ready;
 use super::keys;
 use super::notes::{UNIQUE, Writing};
 use super::retention::ROWS;
@@ -117,7 +117,7 @@ impl Engine {
         let sinks = u16::try_from(new.lanes.len()).unwrap_or(u16::MAX);
         let waiting = Waiting {
             attempts: 0,
-            not_before: now,
+            not_before: 0, // each sink has its own
             since: new.captured_at,
             time: Time::Event(new.time),
             sent: Sent::No,
@@ -128,8 +128,9 @@ impl Engine {
         };
         for &(sink, lane) in &new.lanes {
             // One that is in flight stays so, whatever comes before it now: the lane is claimed.
-            self.lane_grew(txn, sink, lane, Head { seq, due: now })?;
-            txn.put(keys::waiting(sink, lane, seq), &waiting)?;
+            let at = now.saturating_add(self.sink(sink).settings.linger);
+            let waiting = Waiting { not_before: ready(at, new.priority), ..waiting.clone() };
+            self.lane_grew(txn, sink, lane, seq, waiting)?;
             let state = self.sink(sink);
             state.put(seq);
             state.row.ledger.captured += 1;

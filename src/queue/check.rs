@@ -12,6 +12,7 @@ use super::engine::Engine;
 use super::keys::{self, Fading};
 use super::mend::{each_record, each_row};
 use super::notes::{self, UNIQUE};
+use super::park::PARKED;
 use super::retention::ROWS;
 use super::rows::{Ended, NoteRow, Record, Taken, Waiting};
 use super::txn::{FOREIGN, Txn, TxnError, UNREADABLE};
@@ -206,7 +207,14 @@ impl Check<'_> {
             if head != Some((sink, lane)) {
                 head = Some((sink, lane));
                 found.lanes += 1;
-                if txn.get_raw(&keys::ready(sink, not_before(row), lane))?.is_none() {
+                let due = not_before(row);
+                if (due == PARKED) != txn.first(&keys::parked(sink, lane))?.is_some() {
+                    self.fault(format!(
+                        "a lane of sink {} is parked for no dead letter, or is not for the one that it has",
+                        sink.0
+                    ));
+                }
+                if txn.get_raw(&keys::ready(sink, due, lane))?.is_none() {
                     self.fault(format!("a lane of sink {} has work and is not marked ready for it", sink.0));
                 }
             }
@@ -220,6 +228,14 @@ impl Check<'_> {
 
     fn ended(&mut self) -> Result<(), TxnError> {
         let store = self.engine.store.clone();
+        each_row(&store, &keys::all_parks(), &mut |txn, key, _| {
+            let (Some((sink, lane)), Some(seq)) = (keys::lane_of_waiting(key), keys::seq_of_waiting(key)) else { return Ok(()) };
+            let ended = self.row::<Ended>(txn, &keys::ended(seq, sink), "a row of what has ended")?;
+            if matches!(ended, Row::Absent) || matches!(ended, Row::There(e) if e.state != State::Dead || e.lane != lane) {
+                self.fault(format!("a lane of sink {} is parked for what is no dead letter, at {seq}", sink.0));
+            }
+            Ok(())
+        })?;
         each_row(&store, &keys::endeds(), &mut |txn, key, row| {
             let Some((seq, sink)) = keys::seq_and_sink_of_ended(key) else { return Ok(()) };
             let Some(ended) = codec::decode::<Ended>(row).ok().filter(|e| e.expires_at != 0) else { return Ok(()) };

@@ -282,6 +282,8 @@ impl Writer {
         match more {
             Ok(more) => {
                 let soon = store.tend(self.engine.meta.bytes, self.space.spare(), self.space.is_low());
+                let freed = std::mem::take(&mut self.engine.freed);
+                self.shared.ring(|sink| freed.contains(&sink));
                 self.publish();
                 if more { Some(Duration::ZERO) } else { soon }
             }
@@ -333,7 +335,7 @@ impl Writer {
 
     fn answer(&mut self, done: impl Iterator<Item = (Op, Result<Outcome, AppendError>)>) {
         self.publish();
-        let mut rung = HashSet::new();
+        let mut rung: HashSet<SinkId> = std::mem::take(&mut self.engine.freed).into_iter().collect();
         for (op, outcome) in done {
             match (op, outcome) {
                 (Op::Append(new, reply, began), outcome) => {
@@ -387,6 +389,7 @@ impl Writer {
                     });
                 }
                 (Op::Pause(_, _, reply), outcome) => drop(reply.send(outcome.map(|_| ()))),
+                (Op::Configure(_, _, reply), outcome) => drop(reply.send(count(&outcome))),
             }
         }
         self.shared.ring(|sink| rung.contains(&sink));
@@ -467,6 +470,7 @@ fn step(engine: &mut Engine, shared: &Shared, disk_low: bool, txn: &mut Txn<'_>,
             engine.pause(txn, *sink, reason.clone())?;
             Outcome::Done
         }
+        Op::Configure(sink, settings, _) => Outcome::Count(engine.configure(txn, *sink, *settings, now)?),
     })
 }
 

@@ -1,13 +1,14 @@
 //! What happens to an episode in the queue: each transition is one function over a [`Txn`], and all its rows, the ledger among them,
 //! are in one batch. No clock, no disk and no thread of its own: the writer calls it, and so do the tests.
 //!
-//! Two rules hold between any two transitions, and [`check`](super::check) counts on them:
-//! - a lane with work has exactly one row in `r`, and its time is the not-before of the lane's first row in `l`;
+//! Three rules hold between any two transitions, and [`check`](super::check) counts on them:
+//! - a lane with work has exactly one row in `r`, and its time is the not-before of the lane's first row in `l`, see [`heads`](super::heads);
+//! - that time is [`PARKED`] if the lane is in `g`, and only then;
 //! - an episode stands at each of its sinks in `l` (waiting) or in `t` (ended), never in both.
 //!
 //! Claims are in memory only. After a crash a lane is simply ready again, with its attempts counted and [`Sent`] telling what is in doubt.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 
 use super::append::Places;
@@ -16,11 +17,12 @@ use super::heads::Heads;
 use super::holds::Holds;
 use super::keys;
 use super::oldest::Oldest;
+use super::park::PARKED;
 use super::rows::{Deaths, Ended, Meta, Record, Sent, SinkRow, Time, Waiting};
 use super::seal::Seals;
 use super::store::{Store, Writes};
 use super::txn::{FOREIGN, Txn, TxnError};
-use super::{Attempt, Claim, ClaimRequest, Claims, Finish, Lane, Seq, SinkId, State, codec, times};
+use super::{Attempt, Claim, ClaimRequest, Claims, Finish, Lane, Seq, SinkId, SinkSettings, State, codec, times};
 
 /// History kept per episode and sink: the first line and the newest ones.
 const HISTORY: u32 = 32;
@@ -47,6 +49,8 @@ pub struct Engine {
     pub places: Arc<Places>,
     pub meta: Meta,
     pub sinks: BTreeMap<SinkId, SinkState>,
+    /// Sinks with lanes that go on, until somebody tells them.
+    pub freed: BTreeSet<SinkId>,
 }
 
 /// A sink in memory.
@@ -58,6 +62,9 @@ pub struct SinkState {
     pub claimed: HashMap<Lane, Seq>,
     pub oldest: Oldest,
     pub heads: Heads,
+    pub settings: SinkSettings,
+    /// Whether any of its lanes is in `g`.
+    pub parks: bool,
 }
 
 impl Engine {
@@ -93,14 +100,13 @@ impl Engine {
     ) -> Result<Claims, TxnError> {
         let claimed = &self.sink(id).claimed;
         let (mut candidates, mut free, mut next_due) = (Vec::new(), 0, None);
-        let prefix = keys::readies(id);
         // Looking for what is in doubt may pass over lanes that aren't, but not over all of a long backlog.
         let most = if request.in_doubt { request.max.saturating_mul(16) } else { request.max };
         // A time further ahead than any delay can be comes from a clock that was set back since: it is due, whatever waits before it.
         let ahead = now.saturating_add(request.longest_delay);
-        for from in [prefix.clone(), keys::ready(id, ahead.saturating_add(1), Lane([0; 16]))] {
+        for from in [keys::readies(id), keys::ready(id, ahead.saturating_add(1), Lane([0; 16]))] {
             let mut waits = None;
-            txn.scan(from..keys::end_of(&prefix), &mut |key, _| {
+            txn.scan(from..keys::ready(id, PARKED, Lane([0; 16])), &mut |key, _| {
                 let Some((due, lane)) = keys::due_and_lane(key) else { return true };
                 if due > now && due <= ahead {
                     waits = Some(due);
@@ -209,7 +215,7 @@ impl Engine {
         let Some(row) = txn.get_raw(&key)? else { return Ok(()) };
         let mut waiting = read_waiting(&row, now, now);
         if let Some(line) = line {
-            self.tell(txn, sink, seq, &mut waiting, line)?;
+            self.write_line(txn, seq, sink, &mut waiting, line)?;
         }
         if finish != Finish::Uncount {
             waiting.time = waiting.time.seen();
@@ -223,7 +229,7 @@ impl Engine {
             }
             Finish::Dead { reason } => self.end(txn, claim, State::Dead, Some(reason), waiting, now)?,
             Finish::Retry { delay, sent } => {
-                waiting.not_before = now.saturating_add(delay);
+                waiting.not_before = now.saturating_add(delay).min(PARKED - 1);
                 waiting.sent = sent;
                 txn.put(key, &waiting)?;
             }
@@ -237,15 +243,15 @@ impl Engine {
                 txn.put(key, &waiting)?;
             }
         }
-        self.lane_changed(txn, sink, lane, before)
+        self.lane_changed(txn, sink, lane, before, now)
     }
 
-    /// Writes a line of the history.
-    pub(super) fn tell(
+    /// Adds a line to the history.
+    pub(super) fn write_line(
         &self,
         txn: &mut Txn<'_>,
-        sink: SinkId,
         seq: Seq,
+        sink: SinkId,
         waiting: &mut Waiting,
         line: &Attempt,
     ) -> Result<(), TxnError> {
@@ -290,6 +296,9 @@ impl Engine {
         if state == State::Dead {
             row.ledger.dead += 1;
             txn.put_raw(keys::dead(sink, seq), Vec::new());
+            if self.sink(sink).settings.park {
+                self.park(txn, sink, lane, seq);
+            }
         } else {
             row.ledger.delivered += 1;
             row.delivered_kept += 1;
@@ -318,7 +327,16 @@ impl Engine {
 impl SinkState {
     pub fn new(name: String, row: SinkRow) -> Self {
         let oldest = Oldest::from(row.oldest);
-        Self { name, row, paused: None, claimed: HashMap::new(), oldest, heads: Heads::default() }
+        Self {
+            name,
+            row,
+            paused: None,
+            claimed: HashMap::new(),
+            oldest,
+            heads: Heads::default(),
+            settings: SinkSettings::default(),
+            parks: false,
+        }
     }
 
     /// Reads why it is paused. One whose reason can't be read stays paused.

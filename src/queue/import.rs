@@ -5,7 +5,7 @@
 use uuid::Uuid;
 
 use super::engine::Engine;
-use super::heads::Head;
+use super::heads::ready;
 use super::keys;
 use super::retention::ROWS;
 use super::rows::{Ended, Record, Time, Waiting};
@@ -18,7 +18,6 @@ use super::{AppendError, Import, Imported, Lane, Seq, SinkId, Standing, State, c
 #[derive(Debug, Clone)]
 pub struct Importing {
     id: Uuid,
-    captured_at: u64,
     /// A [`Record`], encoded.
     record: Vec<u8>,
     sinks: Vec<(SinkId, Lane, Standing)>,
@@ -28,17 +27,17 @@ impl Importing {
     /// Encodes and seals an episode: whoever brings it does that, not the writer.
     pub fn of(import: Import, seals: &Seals) -> Result<Self, AppendError> {
         let Import { episode, sinks } = import;
-        let (id, captured_at) = (episode.id, episode.captured_at);
+        let id = episode.id;
         let lanes = sinks.iter().map(|(sink, lane, _)| (*sink, *lane)).collect();
-        let record = seals.encode(&episode, &keys::id(id)).and_then(|episode| {
-            let record = Record { id, captured_at, lanes, episode };
+        let record = seals.encode(&episode, &keys::id(id)).and_then(|bytes| {
+            let record = Record { id, captured_at: episode.captured_at, lanes, episode: bytes };
             codec::encode(&record)
         });
         let record = record.map_err(|error| {
             tracing::error!(%error, %id, "an episode can't be encoded");
             AppendError::Failed
         })?;
-        Ok(Self { id, captured_at, record, sinks })
+        Ok(Self { id, record, sinks })
     }
 
     /// Bytes that its record has, encoded.
@@ -101,10 +100,9 @@ impl Engine {
             let sealed = self.seals.encode(attempt, &key)?;
             txn.put_raw(key, sealed);
         }
-        let tried = if standing.attempts > 0 { new.captured_at.min(now) } else { now };
         let was = Waiting {
             attempts: standing.attempts,
-            not_before: standing.next_attempt_at.unwrap_or(tried),
+            not_before: standing.next_attempt_at.unwrap_or_else(|| ready(now, standing.priority)),
             since: standing.since,
             time: standing.time.elsewhere(standing.sent),
             sent: standing.sent,
@@ -118,8 +116,7 @@ impl Engine {
             times::give(txn, sink, lane, was.time.seen())?;
         }
         if is_waiting(standing) {
-            self.lane_grew(txn, sink, lane, Head { seq, due: was.not_before })?;
-            txn.put(keys::waiting(sink, lane, seq), &was)?;
+            self.lane_grew(txn, sink, lane, seq, was)?;
             let state = self.sink(sink);
             state.put(seq);
             state.row.ledger.captured += 1;

@@ -2,8 +2,9 @@
 
 use uuid::Uuid;
 
-use super::engine::{Engine, read_record};
+use super::engine::{Engine, read_record, readable_record};
 use super::keys;
+use super::park::PARKED;
 use super::rows::{Deaths, Ended, Record, Sent, Time, Waiting};
 use super::shared::Shared;
 use super::space::Space;
@@ -96,6 +97,7 @@ fn standing(
         sent: Sent::No,
         priority: 0,
         deaths: Deaths::default(),
+        parked_by: None,
         history,
     };
     let was = |at: &mut Standing, was: &Waiting| {
@@ -111,8 +113,10 @@ fn standing(
         was(&mut at, &waiting);
         if shared.is_in_flight(sink, seq) {
             at.state = State::InFlight;
-        } else if waiting.not_before > record.captured_at && waiting.attempts > 0 {
-            at.next_attempt_at = Some(waiting.not_before);
+        } else {
+            let later = waiting.not_before != PARKED && waiting.not_before > shared.clock.now_ms();
+            at.next_attempt_at = (later && waiting.attempts > 0).then_some(waiting.not_before);
+            at.parked_by = parked_by(txn, sink, lane)?;
         }
     } else if let Some(ended) = ended {
         was(&mut at, &ended.was);
@@ -125,6 +129,13 @@ fn standing(
         }
     }
     Ok(at)
+}
+
+/// The dead letter that a lane is parked for.
+fn parked_by(txn: &Txn<'_>, sink: SinkId, lane: Lane) -> Result<Option<Uuid>, TxnError> {
+    let Some((key, _)) = txn.first(&keys::parked(sink, lane))? else { return Ok(None) };
+    let record = keys::seq_of_waiting(&key).map(|seq| readable_record(txn, seq)).transpose()?.flatten();
+    Ok(record.map(|(record, _)| record.id))
 }
 
 /// A page of episodes, in the order of their places.

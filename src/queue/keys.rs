@@ -11,6 +11,7 @@
 //! | `r` | sink ‖ due ‖ lane | nothing: one row per lane that has work, at the not-before of its head | when the head changes |
 //! | `t` | seq ‖ sink | [`Ended`](super::rows::Ended): the receipt or the dead letter | at the end |
 //! | `d` | sink ‖ seq | nothing: the dead letters of a sink | at the end |
+//! | `g` | sink ‖ lane ‖ seq | nothing: the lane is [parked](super::park) until this dead letter is gone | with that dead letter |
 //! | `x` | time ‖ seq ‖ sink | nothing: when an ended row expires | at the end |
 //! | `h` | seq ‖ sink ‖ n | one line of the history | after each attempt |
 //! | `c` | sink ‖ lane | the latest event time given in the lane, until that episode's receipt expires | at each first attempt |
@@ -130,6 +131,22 @@ pub fn dead(sink: SinkId, seq: Seq) -> Key {
     key(b'd', &[&sink.0.to_be_bytes(), &seq.to_be_bytes()])
 }
 
+pub fn parks(sink: SinkId) -> Key {
+    key(b'g', &[&sink.0.to_be_bytes()])
+}
+
+pub fn all_parks() -> Key {
+    key(b'g', &[])
+}
+
+pub fn parked(sink: SinkId, lane: Lane) -> Key {
+    key(b'g', &[&sink.0.to_be_bytes(), &lane.0])
+}
+
+pub fn park(sink: SinkId, lane: Lane, seq: Seq) -> Key {
+    key(b'g', &[&sink.0.to_be_bytes(), &lane.0, &seq.to_be_bytes()])
+}
+
 pub fn expiries() -> Key {
     key(b'x', &[])
 }
@@ -229,7 +246,7 @@ pub fn is_row(key: &[u8]) -> bool {
         (Some(b's'), len) => len == 3,
         (Some(b'e' | b'd' | b't'), len) => len == 11,
         (Some(b'i' | b'u' | b'o'), len) => len == 17,
-        (Some(b'l' | b'r'), len) => len == 27,
+        (Some(b'l' | b'r' | b'g'), len) => len == 27,
         (Some(b'x' | b'c' | b'p'), len) => len == 19,
         (Some(b'h'), len) => len == 15,
         (Some(b'y'), _) => fading_of(key).is_some_and(|(time, what)| *key == fading(time, what)),
@@ -247,7 +264,7 @@ pub fn seq_of_episode(key: &[u8]) -> Option<Seq> {
     bytes(key, 1).map(u64::from_be_bytes)
 }
 
-/// Sink and lane in a key of `l`.
+/// Sink and lane in a key of `l` or `g`.
 pub fn lane_of_waiting(key: &[u8]) -> Option<(SinkId, Lane)> {
     Some((SinkId(bytes(key, 1).map(u16::from_be_bytes)?), bytes(key, 3).map(Lane)?))
 }
@@ -257,7 +274,7 @@ pub fn seq_and_sink_of_ended(key: &[u8]) -> Option<(Seq, SinkId)> {
     Some((bytes(key, 1).map(u64::from_be_bytes)?, SinkId(bytes(key, 9).map(u16::from_be_bytes)?)))
 }
 
-/// The place in a key of `l`.
+/// The place in a key of `l` or `g`.
 pub fn seq_of_waiting(key: &[u8]) -> Option<Seq> {
     bytes(key, 19).map(u64::from_be_bytes)
 }
@@ -328,7 +345,8 @@ mod tests {
         let n = Name([1; 16]);
         let rows =
             [meta(), whole(), name("a"), sink(s), chunk(1, 2), id(Uuid::nil()), waiting(s, l, 1), ready(s, 1, l), ended(1, s)];
-        let more = [dead(s, 1), expiry(1, 2, s), history(1, s, 2), clock(s, l), unique(n), note(n), note_chunk(n, 1)];
+        let more =
+            [dead(s, 1), park(s, l, 1), expiry(1, 2, s), history(1, s, 2), clock(s, l), unique(n), note(n), note_chunk(n, 1)];
         for row in
             rows.into_iter().chain([left()]).chain(more).chain([fading(1, Fading::Unique(n)), fading(1, Fading::Clock(s, l))])
         {

@@ -15,6 +15,7 @@ use super::append::not_before;
 use super::codec::{self, CodecError};
 use super::keys::{self, Fading, Key};
 use super::notes::{self, UNIQUE};
+use super::park::PARKED;
 use super::retention::ROWS;
 use super::rows::{Deaths, Ended, Meta, NoteRow, Record, Sent, SinkRow, Taken, Time, Waiting};
 use super::store::{Seen, Store, Witness};
@@ -48,6 +49,7 @@ pub fn mend(store: &Store, witness: Option<&Witness>) -> Result<Mended, TxnError
     let mut mending = Mending { store, mended: Mended::default(), meta: Meta::default(), sinks: BTreeMap::new() };
     mending.begin(witness)?;
     mending.records()?;
+    mending.parks()?;
     mending.lanes()?;
     mending.ended()?;
     mending.remembered()?;
@@ -222,6 +224,22 @@ impl Mending<'_> {
         })
     }
 
+    /// A lane stays parked as long as its dead letter is there.
+    fn parks(&mut self) -> Result<(), TxnError> {
+        each_row(self.store, &keys::all_parks(), &mut |txn, key, _| {
+            let (Some((sink, lane)), Some(seq)) = (keys::lane_of_waiting(key), keys::seq_of_waiting(key)) else { return Ok(()) };
+            let ended = keys::ended(seq, sink);
+            let dead = match readable::<Ended>(txn, &ended)? {
+                Some(ended) => ended.state == State::Dead && ended.lane == lane,
+                None => is_of_use::<Ended>(txn, &ended)?,
+            };
+            if !dead || txn.first(&keys::episode(seq))?.is_none() {
+                txn.remove(key.to_vec());
+            }
+            Ok(())
+        })
+    }
+
     fn lanes(&mut self) -> Result<(), TxnError> {
         let mut head: Option<(SinkId, Lane)> = None;
         each_row(self.store, &keys::waitings(), &mut |txn, key, row| {
@@ -239,17 +257,29 @@ impl Mending<'_> {
                 // Nobody can tell what else waits for it: each such row counts as an episode, and is counted out as one.
                 None => self.meta.episodes += 1,
             }
-            // What was written since may be lost: an attempt, even a delivery.
-            if let Some(waiting) = readable::<Waiting>(txn, key)?.filter(|waiting| waiting.sent == Sent::No) {
-                txn.put(key.to_vec(), &Waiting { sent: Sent::Began(waiting.since), ..waiting })?;
+            let is_head = head != Some((sink, lane));
+            let mut due = not_before(row);
+            if let Some(mut waiting) = readable::<Waiting>(txn, key)? {
+                // What was written since may be lost: an attempt, even a delivery.
+                if waiting.sent == Sent::No {
+                    waiting.sent = Sent::Began(waiting.since);
+                }
+                let parked = is_head && txn.first(&keys::parked(sink, lane))?.is_some();
+                if parked {
+                    waiting.not_before = PARKED;
+                } else if waiting.not_before == PARKED {
+                    waiting.not_before = waiting.since;
+                }
+                due = waiting.not_before;
+                txn.put(key.to_vec(), &waiting)?;
             }
             self.meta.next_seq = self.meta.next_seq.max(seq + 1);
             let counts = self.sink(sink);
             counts.pending += 1;
             counts.oldest = Some(counts.oldest.map_or(seq, |oldest| oldest.min(seq)));
-            if head != Some((sink, lane)) {
+            if is_head {
                 head = Some((sink, lane));
-                txn.put_raw(keys::ready(sink, not_before(row), lane), Vec::new());
+                txn.put_raw(keys::ready(sink, due, lane), Vec::new());
             }
             Ok(())
         })

@@ -2,7 +2,7 @@
 //!
 //! Opening reads a handful of rows, however long the backlog: claims were in memory only, so a lane that was being worked on is simply ready.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs::{File, OpenOptions, TryLockError};
 use std::io::{Read, Write};
 use std::path::Path;
@@ -59,13 +59,13 @@ fn take(file: &mut File, dir: &Path) -> Result<(), QueueError> {
 pub fn load(store: Arc<Store>, seals: Arc<Seals>, limits: Limits) -> Result<Engine, TxnError> {
     let meta = Meta { next_seq: 1, next_sink: 1, episodes: 0, bytes: 0 };
     let places = Arc::new(Places::from(meta.next_seq));
-    let mut engine = Engine { store, seals, limits, places, meta, sinks: BTreeMap::new() };
+    let mut engine = Engine { store, seals, limits, places, meta, sinks: BTreeMap::new(), freed: BTreeSet::new() };
     reload(&mut engine)?;
     engine.places = Arc::new(Places::from(engine.meta.next_seq));
     Ok(engine)
 }
 
-/// Reads again what is kept in memory, all of it or nothing; claims stay, and so does what was reserved.
+/// Reads again what is kept in memory, all of it or nothing; claims and settings stay, and so does what was reserved.
 pub fn reload(engine: &mut Engine) -> Result<(), TxnError> {
     engine.sinks.values_mut().for_each(|sink| sink.heads = Heads::default()); // even if nothing can be read now
     let store = engine.store.clone();
@@ -83,11 +83,14 @@ pub fn reload(engine: &mut Engine) -> Result<(), TxnError> {
         let row: SinkRow = txn.get(&keys::sink(id))?.unwrap_or_default();
         let mut sink = SinkState::new(name, row);
         sink.open_reason(&engine.seals, id);
+        sink.parks = txn.first(&keys::parks(id))?.is_some();
         sinks.insert(id, sink);
     }
     // All or nothing: half of it would be committed one day.
     for (id, sink) in &mut sinks {
-        sink.claimed = engine.sinks.remove(id).map(|former| former.claimed).unwrap_or_default();
+        if let Some(former) = engine.sinks.remove(id) {
+            (sink.claimed, sink.settings) = (former.claimed, former.settings);
+        }
     }
     if let Some(meta) = meta {
         engine.meta = meta;

@@ -3,6 +3,7 @@
 use uuid::Uuid;
 
 use super::engine::{Engine, SWEEP, read_record, readable_record, waits_elsewhere};
+use super::heads::ready;
 use super::notes::readable;
 use super::rows::{Ended, Waiting};
 use super::txn::{Txn, TxnError};
@@ -25,11 +26,12 @@ impl Engine {
         txn.remove(keys::ended(seq, sink));
         txn.remove(keys::dead(sink, seq));
         txn.remove(keys::expiry(dead.expires_at, seq, sink));
-        let mut waiting = Waiting { attempts: 0, not_before: now, since: now, ..dead.was };
+        self.unpark(txn, sink, dead.lane, seq)?;
+        let mut waiting = Waiting { attempts: 0, not_before: ready(now, dead.was.priority), since: now, ..dead.was };
         let line = Attempt { at: now, attempt: 0, outcome: REDRIVEN.to_owned(), status: None, error: None, duration_ms: 0 };
-        self.tell(txn, sink, seq, &mut waiting, &line)?;
+        self.write_line(txn, seq, sink, &mut waiting, &line)?;
         txn.put(keys::waiting(sink, dead.lane, seq), &waiting)?;
-        self.lane_changed(txn, sink, dead.lane, before)?;
+        self.lane_changed(txn, sink, dead.lane, before, now)?;
         let state = self.sink(sink);
         state.row.ledger.dead -= 1;
         state.row.ledger.pending += 1;
@@ -64,6 +66,10 @@ impl Engine {
                 row.ledger.expired += 1;
             }
             txn.remove(keys::dead(sink, seq));
+            let before = self.head(txn, sink, ended.lane)?;
+            if self.unpark(txn, sink, ended.lane, seq)? {
+                self.lane_changed(txn, sink, ended.lane, before, now)?;
+            }
         } else {
             row.delivered_kept -= 1;
         }
@@ -114,7 +120,7 @@ impl Engine {
             if let Some(was) = txn.get::<Waiting>(&key)? {
                 let before = self.head(txn, sink, lane)?;
                 txn.remove(key);
-                self.lane_changed(txn, sink, lane, before)?;
+                self.lane_changed(txn, sink, lane, before, now)?;
                 times::removed(txn, sink, lane, was.time.ms(), now)?;
                 self.left(txn, seq, sink, was.sinks)?;
                 let ledger = &mut self.sink(sink).row.ledger;

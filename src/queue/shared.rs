@@ -17,7 +17,9 @@ use super::import::Importing;
 use super::notes::Writing;
 use super::seal::Seals;
 use super::store::Store;
-use super::{AppendError, Appended, Attempt, Claim, ClaimRequest, Claims, Deleted, Finish, Imported, Seq, SinkId, Stats};
+use super::{
+    AppendError, Appended, Attempt, Claim, ClaimRequest, Claims, Deleted, Finish, Imported, Seq, SinkId, SinkSettings, Stats,
+};
 use crate::clock::Clock;
 
 /// Bytes of episodes and notes that may wait for the writer.
@@ -64,6 +66,7 @@ pub enum Op {
     Purge(Vec<(SinkId, Seq)>, Reply<u64>),
     Delete(Uuid, Reply<Deleted>),
     Pause(SinkId, Option<String>, Reply<()>),
+    Configure(SinkId, SinkSettings, Reply<u64>),
 }
 
 impl Op {

@@ -8,6 +8,8 @@ use uuid::Uuid;
 use super::ledger::Ledger;
 use super::rows::{Deaths, Sent, Time};
 use super::store::StoreError;
+use crate::clock::as_ms;
+use crate::config;
 use crate::episode::Episode;
 
 /// A sink as the queue knows it: small, stable on disk, handed out once per name for ever.
@@ -203,6 +205,22 @@ pub enum ReadError {
     Store(String),
 }
 
+/// What the queue has to know of a sink's configuration.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct SinkSettings {
+    /// How long (ms) an episode waits for others of its lane before it is due.
+    pub linger: u64,
+    /// A lane waits as long as a dead letter of it is there.
+    pub park: bool,
+}
+
+impl SinkSettings {
+    /// Of a configured sink.
+    pub fn of(sink: &config::Sink) -> Self {
+        Self { linger: as_ms(sink.batch.linger), park: sink.on_dead == config::OnDead::Park }
+    }
+}
+
 /// What a scheduler asks for.
 #[derive(Debug, Clone, Copy)]
 pub struct ClaimRequest {
@@ -330,7 +348,7 @@ pub struct Standing {
     pub state: State,
     /// Attempts begun.
     pub attempts: u32,
-    /// The next attempt is not before this time, for a pending one that waits.
+    /// The next attempt is not before this time, for one that was tried and is not due yet.
     pub next_attempt_at: Option<u64>,
     /// When it was confirmed.
     pub delivered_at: Option<u64>,
@@ -350,6 +368,8 @@ pub struct Standing {
     pub priority: u8,
     /// How often it became a dead letter here.
     pub deaths: Deaths,
+    /// The dead letter for which its lane is parked, for a pending one.
+    pub parked_by: Option<Uuid>,
     /// The attempts, oldest first (bounded: the first and the newest).
     pub history: Vec<Attempt>,
 }

@@ -74,6 +74,9 @@ pub struct Standing {
     /// Why it is a dead letter; absent for others.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub reason: Option<String>,
+    /// The dead letter that its lane waits for (`on_dead = "park"`); absent where it waits for none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub parked_by: Option<Uuid>,
     /// How often it became a dead letter here; absent where it never did.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub deaths: Option<Deaths>,
@@ -155,6 +158,7 @@ impl From<queue::Standing> for Standing {
             delivered_at: s.delivered_at.map(clock::rfc3339),
             last_error: s.last_error,
             reason: s.reason,
+            parked_by: s.parked_by,
             deaths: Deaths::of(s.deaths),
             history: s.history.into_iter().map(Attempt::from).collect(),
         }
@@ -240,6 +244,7 @@ pub(crate) mod tests {
                     sent: queue::Sent::No,
                     priority: 0,
                     deaths: queue::Deaths::default(),
+                    parked_by: None,
                     history: vec![queue::Attempt {
                         at: 1_767_225_605_000,
                         attempt: 1,
@@ -263,6 +268,7 @@ pub(crate) mod tests {
                     sent: queue::Sent::No,
                     priority: 3,
                     deaths: queue::Deaths { count: 2, first: 1_767_225_600_500, last: 1_767_225_602_000 },
+                    parked_by: None,
                     history: vec![queue::Attempt {
                         at: 1_767_225_602_000,
                         attempt: 1,

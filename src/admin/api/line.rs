@@ -273,6 +273,7 @@ impl Stood {
             },
             priority: self.priority,
             deaths: self.deaths.map_or(Ok(queue::Deaths::default()), deaths)?,
+            parked_by: None, // its lane here is another one
             history,
         })
     }

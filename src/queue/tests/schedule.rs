@@ -43,6 +43,8 @@ struct Setup {
     small: bool,
     /// Bytes that a store may waste, and those in a slice of its rewriting, if that is to happen at all.
     rewritten: Option<(u64, usize)>,
+    /// How the sinks are configured at first.
+    settings: SinkSettings,
     /// Only steps of these kinds are taken: a schedule of few kinds comes further with them than one of all.
     kinds: u16,
 }
@@ -84,6 +86,7 @@ enum Act {
     Redrive(Index),
     Purge(Index),
     Delete(Index),
+    Configure { sink: bool, settings: SinkSettings },
 }
 
 /// An episode that comes.
@@ -99,6 +102,7 @@ struct Arrival {
     moved: u64,
     unique: Option<u8>,
     note: Option<(u8, usize)>,
+    priority: u8,
 }
 
 impl Step {
@@ -123,6 +127,7 @@ impl Act {
             Self::Redrive(_) => 7,
             Self::Purge(_) => 8,
             Self::Delete(_) => 9,
+            Self::Configure { .. } => PARKS,
             Self::Append(_) | Self::Finish(..) => 15,
         }
     }
@@ -131,6 +136,9 @@ impl Act {
 /// Of an arrival.
 const UNIQUES: u32 = 10;
 const NOTES: u32 = 11;
+const PRIORITIES: u32 = 12;
+/// Of settings.
+const PARKS: u32 = 13;
 
 impl Setup {
     fn has(&self, kind: u32) -> bool {
@@ -144,8 +152,12 @@ fn schedule() -> impl Strategy<Value = Schedule> {
 
 fn setup() -> impl Strategy<Value = Setup> {
     let rewritten = prop::option::weighted(0.7, (0u64..3_000, 1usize..1_500));
-    (prop::bool::weighted(0.3), prop::bool::weighted(0.2), prop::bool::weighted(0.3), rewritten, any::<u16>())
-        .prop_map(|(interval, few, small, rewritten, kinds)| Setup { interval, few, small, rewritten, kinds })
+    (prop::bool::weighted(0.3), prop::bool::weighted(0.2), prop::bool::weighted(0.3), rewritten, settings(), any::<u16>())
+        .prop_map(|(interval, few, small, rewritten, settings, kinds)| Setup { interval, few, small, rewritten, settings, kinds })
+}
+
+fn settings() -> impl Strategy<Value = SinkSettings> {
+    (prop_oneof![3 => Just(0), 1 => 0u64..20_000], any::<bool>()).prop_map(|(linger, park)| SinkSettings { linger, park })
 }
 
 fn step() -> impl Strategy<Value = Step> {
@@ -189,14 +201,25 @@ fn act() -> impl Strategy<Value = Act> {
         2 => index().prop_map(Act::Redrive),
         1 => index().prop_map(Act::Purge),
         1 => index().prop_map(Act::Delete),
+        1 => (any::<bool>(), settings()).prop_map(|(sink, settings)| Act::Configure { sink, settings }),
     ]
 }
 
 fn arrival() -> impl Strategy<Value = Arrival> {
     let place = prop::option::weighted(0.6, any::<Index>());
     let (unique, note) = (prop::option::weighted(0.5, 0u8..2), prop::option::weighted(0.2, note()));
-    (0u8..3, any::<bool>(), prop::bool::weighted(0.2), place, 0u64..4, unique, note)
-        .prop_map(|(session, both, long, place, moved, unique, note)| Arrival { session, both, long, place, moved, unique, note })
+    (0u8..3, any::<bool>(), prop::bool::weighted(0.2), place, 0u64..4, unique, note, 0u8..3).prop_map(
+        |(session, both, long, place, moved, unique, note, priority)| Arrival {
+            session,
+            both,
+            long,
+            place,
+            moved,
+            unique,
+            note,
+            priority,
+        },
+    )
 }
 
 fn note() -> impl Strategy<Value = (u8, usize)> {

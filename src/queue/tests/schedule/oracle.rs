@@ -1,6 +1,7 @@
 //! What must be true of a queue: its operations on plain data.
 
 use super::*;
+use crate::queue::heads::ready;
 use crate::queue::notes::UNIQUE;
 
 /// An episode, by its id.
@@ -42,6 +43,10 @@ pub struct Stand {
     pub since: u64,
     pub sent: Sent,
     pub lines: u32,
+    pub priority: u8,
+    pub deaths: Deaths,
+    /// Its lane waits as long as it is dead.
+    pub parks: bool,
     /// How it has ended, and when that is forgotten; 0: nothing keeps it.
     pub ended: Option<(State, u64)>,
 }
@@ -53,6 +58,7 @@ pub struct Oracle {
     pub claimed: BTreeMap<At, N>,
     /// Until when, and which sessions.
     pub holds: BTreeMap<Seq, (u64, BTreeSet<u8>)>,
+    pub settings: BTreeMap<SinkId, SinkSettings>,
 }
 
 /// What all operations depend on.
@@ -76,6 +82,7 @@ pub enum Did {
     Redrive(SinkId, N),
     Purge(SinkId, N),
     Delete(N),
+    Configure(SinkId, SinkSettings),
 }
 
 #[derive(Debug, Clone)]
@@ -87,6 +94,7 @@ pub struct Came {
     pub size: u64,
     pub unique: Option<(u8, u64)>,
     pub note: Option<(u8, (usize, u64, u64))>,
+    pub priority: u8,
 }
 
 /// What it answered.
@@ -140,14 +148,47 @@ impl World {
         self.episodes.get_mut(&n)?.at.get_mut(&sink)
     }
 
+    /// The head of each lane: inv5.
+    fn heads(&self, given: &Given<'_>) -> BTreeMap<At, N> {
+        let mut heads: BTreeMap<At, N> = BTreeMap::new();
+        for (n, episode) in &self.episodes {
+            for sink in episode.at.iter().filter(|(_, stand)| stand.ended.is_none()).map(|(sink, _)| *sink) {
+                let head = heads.entry((sink, episode.session)).or_insert(*n);
+                *head = std::cmp::min_by_key(*head, *n, |n| given.place(*n));
+            }
+        }
+        heads
+    }
+
+    /// Whether a lane waits for a dead letter.
+    pub fn is_parked(&self, (sink, session): At) -> bool {
+        self.episodes.values().any(|e| e.session == session && e.at.get(&sink).is_some_and(|s| s.parks))
+    }
+
+    /// inv6: who becomes the head of a lane because others have ended is due as if it had come now. inv5: the head of a parked lane never is.
+    fn take_turns(&mut self, before: &BTreeMap<At, N>, given: &Given<'_>) {
+        for (at, n) in self.heads(given) {
+            let next = before.get(&at).is_some_and(|before| given.place(*before) < given.place(n));
+            let parked = self.is_parked(at);
+            let stand = self.stand(n, at.0).unwrap();
+            stand.not_before = match stand.not_before {
+                _ if parked => u64::MAX,
+                u64::MAX => ready(given.now, stand.priority),
+                own if next => own.max(ready(given.now, stand.priority)),
+                own => own,
+            };
+        }
+    }
+
     fn ledger(&mut self, sink: SinkId) -> &mut Ledger {
         self.ledgers.entry(sink).or_default()
     }
 
     /// Nothing keeps an ended one any more.
     fn lapse(&mut self, n: N, sink: SinkId, purged: bool) {
-        let Some(Stand { ended: Some((state, kept)), .. }) = self.stand(n, sink) else { return };
+        let Some(Stand { ended: Some((state, kept)), parks, .. }) = self.stand(n, sink) else { return };
         *kept = 0;
+        *parks = false;
         if *state == State::Dead {
             *state = if purged { State::Purged } else { State::Expired };
             let ledger = self.ledger(sink);
@@ -170,6 +211,7 @@ impl World {
 
     /// Forgets what has to be forgotten.
     pub fn tidy(&mut self, given: &Given<'_>) {
+        let heads = self.heads(given);
         for (at, _, sink, n) in self.kept(given) {
             if at <= given.now {
                 self.lapse(n, sink, false);
@@ -177,6 +219,7 @@ impl World {
         }
         self.uniques.retain(|_, (_, until)| *until > given.now);
         self.notes.retain(|_, (_, _, until)| *until > given.now);
+        self.take_turns(&heads, given);
     }
 
     /// Receipts go for so many bytes, if need be; whether there is room then.
@@ -191,7 +234,7 @@ impl World {
         self.bytes() + size <= given.limits.max_bytes
     }
 
-    fn append(&mut self, came: &[Came], given: &Given<'_>) -> Answer {
+    fn append(&mut self, came: &[Came], settings: &BTreeMap<SinkId, SinkSettings>, given: &Given<'_>) -> Answer {
         let mut keys: BTreeMap<u8, N> =
             self.uniques.iter().filter(|(_, (_, t))| *t > given.now).map(|(k, (n, _))| (*k, *n)).collect();
         let first = |c: &Came| {
@@ -208,8 +251,18 @@ impl World {
             return Answer::Full;
         }
         for c in taken {
-            let stand = Stand { attempts: 0, not_before: given.now, since: c.captured_at, sent: Sent::No, lines: 0, ended: None };
-            let at = c.sinks.iter().map(|s| (*s, stand)).collect();
+            let stand = |sink: &SinkId| Stand {
+                attempts: 0,
+                not_before: ready(given.now + settings[sink].linger, c.priority),
+                since: c.captured_at,
+                sent: Sent::No,
+                lines: 0,
+                priority: c.priority,
+                deaths: Deaths::default(),
+                parks: false,
+                ended: None,
+            };
+            let at = c.sinks.iter().map(|s| (*s, stand(s))).collect();
             self.episodes.insert(c.n, Ep { session: c.session, captured_at: c.captured_at, size: c.size, at });
             self.uniques.extend(c.unique.map(|(key, until)| (key, (c.n, until))));
             self.notes.extend(c.note);
@@ -217,11 +270,12 @@ impl World {
                 self.ledger(*sink).captured += 1;
                 self.ledger(*sink).pending += 1;
             }
+            self.take_turns(&BTreeMap::new(), given);
         }
         Answer::Appended(first)
     }
 
-    fn finish(&mut self, n: N, sink: SinkId, finish: Finish, given: &Given<'_>) {
+    fn finish(&mut self, n: N, sink: SinkId, finish: Finish, park: bool, given: &Given<'_>) {
         let Some(stand) = self.stand(n, sink).filter(|s| s.ended.is_none()) else { return };
         stand.lines += 1;
         let end = match finish {
@@ -238,6 +292,9 @@ impl World {
             }
         };
         stand.ended = Some((end.0, given.now + crate::clock::as_ms(end.1)));
+        if end.0 == State::Dead {
+            (stand.deaths, stand.parks) = (stand.deaths.and(given.now), park);
+        }
         let ledger = self.ledger(sink);
         ledger.pending -= 1;
         *(if end.0 == State::Dead { &mut ledger.dead } else { &mut ledger.delivered }) += 1;
@@ -246,7 +303,8 @@ impl World {
     fn redrive(&mut self, n: N, sink: SinkId, given: &Given<'_>) -> Answer {
         let dead = |s: &&mut Stand| s.ended.is_some_and(|(state, _)| state == State::Dead);
         let Some(stand) = self.stand(n, sink).filter(dead) else { return Answer::Count(0) };
-        *stand = Stand { attempts: 0, not_before: given.now, since: given.now, ended: None, ..*stand };
+        let (not_before, lines) = (ready(given.now, stand.priority), stand.lines + 1);
+        *stand = Stand { attempts: 0, not_before, since: given.now, lines, parks: false, ended: None, ..*stand };
         self.ledger(sink).dead -= 1;
         self.ledger(sink).pending += 1;
         Answer::Count(1)
@@ -281,7 +339,7 @@ impl Oracle {
                 .iter()
                 .any(|(place, (until, who))| *place < given.place(n) && *until > given.now && who.contains(&session));
             // inv6: a time beyond every delay comes from a clock that was set back since.
-            let due = at <= given.now || at - given.now > DAY;
+            let due = at <= given.now || at - given.now > DAY && at != u64::MAX;
             (due && !held && !self.claimed.contains_key(&(sink, session))).then_some((
                 at,
                 given.lanes[usize::from(session)],
@@ -318,8 +376,15 @@ impl Oracle {
 
     /// One operation.
     pub fn act(&mut self, did: &Did, given: &Given<'_>) -> Answer {
+        let heads = self.disk.heads(given);
+        let answer = self.does(did, given);
+        self.disk.take_turns(&heads, given);
+        answer
+    }
+
+    fn does(&mut self, did: &Did, given: &Given<'_>) -> Answer {
         match *did {
-            Did::Append(ref came) => return self.disk.append(came, given),
+            Did::Append(ref came) => return self.disk.append(came, &self.settings, given),
             Did::Note(key, note) => {
                 if !self.disk.make_room(note.1, given) {
                     return Answer::Full;
@@ -342,7 +407,7 @@ impl Oracle {
             }
             Did::Finish(at, n, finish) => {
                 self.claimed.remove(&at);
-                self.disk.finish(n, at.0, finish, given);
+                self.disk.finish(n, at.0, finish, self.settings[&at.0].park, given);
             }
             Did::Redrive(sink, n) => return self.disk.redrive(n, sink, given),
             Did::Purge(sink, n) => {
@@ -351,6 +416,12 @@ impl Oracle {
                     self.disk.lapse(n, sink, true);
                 }
                 return Answer::Count(u64::from(dead));
+            }
+            Did::Configure(sink, settings) => {
+                self.settings.insert(sink, settings);
+                let parks = self.disk.episodes.values_mut().filter_map(|e| e.at.get_mut(&sink)).map(|s| &mut s.parks);
+                let freed = parks.map(|parks| !settings.park && std::mem::take(parks)).filter(|freed| *freed).count();
+                return Answer::Count(freed as u64);
             }
             Did::Delete(n) => {
                 return Answer::Deleted(if !self.disk.episodes.contains_key(&n) {

@@ -33,6 +33,7 @@ struct Run {
     /// What may be true after the next loss of power, the present included.
     past: Vec<World>,
     places: BTreeMap<N, Seq>,
+    settings: BTreeMap<SinkId, SinkSettings>,
     /// The last place that this process has used or given away.
     last: Seq,
     reserved: Vec<Seq>,
@@ -94,6 +95,7 @@ impl Run {
             unreadable: false,
             past: Vec::new(),
             places: BTreeMap::new(),
+            settings: BTreeMap::new(),
             last: 0,
             reserved: Vec::new(),
             claims: Vec::new(),
@@ -105,7 +107,9 @@ impl Run {
         };
         let zero = run.ids.map(|id| (id, Ledger::default()));
         run.now[0].disk.ledgers.extend(zero);
+        run.settings.extend(run.ids.map(|id| (id, setup.settings)));
         run.open();
+        run.configure();
         run.past = vec![run.now[0].disk.clone()];
         run
     }
@@ -208,6 +212,7 @@ impl Run {
         }
         let should = expected[0].2.clone();
         self.now = expected.into_iter().filter(|e| e.0).map(|e| e.1).collect();
+        self.settings = self.now.first().map_or_else(|| self.settings.clone(), |oracle| oracle.settings.clone());
         prop_assert!(
             !self.now.is_empty(),
             "inv2, inv4, inv5, inv6, inv9: {:?} was answered\n{:?} but should be\n{:?}",
@@ -232,6 +237,7 @@ impl Run {
         let after: Vec<_> = done.zip(&before).map(|(disk, oracle)| Oracle { disk, ..oracle.clone() }).collect();
         self.now = before.into_iter().chain(after).collect();
         self.dedup();
+        self.configure();
     }
 
     /// What may be true, once each.
@@ -306,6 +312,7 @@ impl Run {
             prop_assert!(rounds < 100, "inv6: what is pending can't be claimed");
             self.step(&Step::Tick(DAY / 4))?;
             for sink in [false, true] {
+                self.step(&Step::Do(vec![Act::Configure { sink, settings: SinkSettings::default() }]))?;
                 self.step(&Step::Do(vec![Act::Claim { sink, max: 9, in_doubt: false, heard: true }]))?;
             }
             while !self.claims.is_empty() {

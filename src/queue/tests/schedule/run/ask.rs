@@ -39,6 +39,7 @@ impl Run {
                 let known: Vec<N> = self.now[0].disk.episodes.keys().copied().chain([0]).collect();
                 Did::Delete(pick(&known, index)?)
             }
+            Act::Configure { sink, settings } => Did::Configure(self.ids[usize::from(sink)], settings),
         })
     }
 
@@ -61,6 +62,7 @@ impl Run {
             size,
             unique: arrival.unique.filter(|_| self.setup.has(UNIQUES)).map(|key| (key, now + KEPT)),
             note: arrival.note.filter(|_| self.setup.has(NOTES)).map(|(n, len)| (n, (len, note(n, len, now).size(), now + KEPT))),
+            priority: if self.setup.has(PRIORITIES) { arrival.priority } else { 0 },
         }
     }
 
@@ -99,6 +101,7 @@ impl Run {
                         place: self.places.get(&came.n).copied(),
                         unique: came.unique.map(|(n, until)| Unique { key: key(n), until }),
                         note: came.note.map(made),
+                        priority: came.priority,
                         ..New::of(&episode, &lanes)
                     };
                     Append::of(&new, &plain()).unwrap()
@@ -140,6 +143,7 @@ impl Run {
             }
             Did::Redrive(sink, n) => ask!(Count, |reply| Op::Redrive(vec![(*sink, seq(self, *n))], reply)),
             Did::Purge(sink, n) => ask!(Count, |reply| Op::Purge(vec![(*sink, seq(self, *n))], reply)),
+            Did::Configure(sink, settings) => ask!(Count, |reply| Op::Configure(*sink, *settings, reply)),
             Did::Delete(n) => ask!(Deleted, |reply| Op::Delete(id_of(*n), reply)),
         })
     }

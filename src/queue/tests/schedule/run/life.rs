@@ -16,6 +16,18 @@ impl Run {
         }
     }
 
+    /// Tells the queue how the sinks are configured: what a drain says until it is heard, here without a disk that may fail.
+    pub(super) fn configure(&mut self) {
+        if let WriterSide::Inline(writer) = &mut *self.queue().writer() {
+            for (id, settings) in &self.settings {
+                writer.engine.sink(*id).settings = *settings;
+            }
+        }
+        for oracle in &mut self.now {
+            oracle.settings = self.settings.clone();
+        }
+    }
+
     pub(super) fn tick(&mut self, by: u64) -> Test {
         self.clock.fetch_add(by, Ordering::Relaxed);
         let lost = self.queue().stats().state == "degraded";
@@ -94,6 +106,7 @@ impl Run {
             let past = std::mem::take(&mut self.past);
             self.now = past.into_iter().map(|disk| Oracle { disk, ..Oracle::default() }).collect();
         }
+        self.configure();
         self.reopened(lost);
         (self.claims, self.reserved) = (Vec::new(), Vec::new());
         self.last = 0;

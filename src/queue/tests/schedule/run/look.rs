@@ -26,9 +26,10 @@ impl Run {
                 let waiting = txn.get::<Waiting>(&keys::waiting(sink, lane, seq))?;
                 let ended = txn.get::<Ended>(&keys::ended(seq, sink))?;
                 let was = waiting.or(ended.as_ref().map(|e| e.was.clone())).expect("inv8: it waits or has ended");
-                let Waiting { attempts, not_before, since, sent, entries: lines, .. } = was;
+                let Waiting { attempts, not_before, since, sent, entries: lines, priority, deaths, .. } = was;
+                let parks = txn.get_raw(&keys::park(sink, lane, seq))?.is_some();
                 let ended = ended.map(|e| (e.state, e.expires_at));
-                at.insert(sink, Stand { attempts, not_before, since, sent, lines, ended });
+                at.insert(sink, Stand { attempts, not_before, since, sent, lines, priority, deaths, parks, ended });
             }
             let session = u8::try_from(session).unwrap();
             seen.episodes.insert(n_of(id), Ep { session, captured_at, size: size as u64 + retention::ROWS, at });
@@ -72,6 +73,8 @@ impl Run {
                 let flies = stand.ended.is_none() && self.now[0].claimed.get(&(*sink, episode.session)) == Some(n);
                 let expected = if flies { State::InFlight } else { stand.ended.map_or(State::Pending, |(state, _)| state) };
                 prop_assert_eq!((standing.state, standing.attempts), (expected, stand.attempts));
+                let parked = expected == State::Pending && world.is_parked((*sink, episode.session));
+                prop_assert_eq!(standing.parked_by.is_some(), parked, "the dead letter that it waits for");
             }
         }
         Ok(())

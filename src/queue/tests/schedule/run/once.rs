@@ -7,12 +7,12 @@ fn went_wrong(steps: &[Step]) {
 }
 
 fn went_wrong_with(interval: bool, steps: &[Step]) {
-    let setup = Setup { interval, few: false, small: false, rewritten: None, kinds: u16::MAX };
+    let setup = Setup { interval, few: false, small: false, rewritten: None, settings: SinkSettings::default(), kinds: u16::MAX };
     take(&setup, steps).unwrap();
 }
 
 fn arrival(session: u8, unique: Option<u8>) -> Act {
-    Act::Append(vec![Arrival { session, both: false, long: false, place: None, moved: 0, unique, note: None }])
+    Act::Append(vec![Arrival { session, both: false, long: false, place: None, moved: 0, unique, note: None, priority: 0 }])
 }
 
 fn append(session: u8) -> Step {
@@ -46,7 +46,8 @@ fn inv3_a_handle_that_hangs_while_the_writer_tidies_up_is_given_up() {
 
 #[test]
 fn inv8_what_a_failed_commit_left_in_memory_is_never_written() {
-    let noted = Arrival { session: 0, both: true, long: false, place: None, moved: 0, unique: None, note: Some((0, 0)) };
+    let noted =
+        Arrival { session: 0, both: true, long: false, place: None, moved: 0, unique: None, note: Some((0, 0)), priority: 0 };
     let bad = Step::Fault(Fault { lasting: true, ..fault(5, true) });
     went_wrong(&[Step::Do(vec![Act::Append(vec![noted])]), bad, Step::Tick(5_000), Step::Mend, append(0)]);
 }
