@@ -4,12 +4,14 @@ mod carried;
 mod damage;
 mod former;
 mod held;
+mod parked;
 mod places;
 mod remembered;
 mod salvage;
 mod schedule;
 mod sealed;
 mod stuck;
+mod turns;
 
 use std::sync::Arc;
 use std::task::{Context, Poll};

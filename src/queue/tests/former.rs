@@ -14,7 +14,8 @@ const VERSION_1: &str = include_str!("version1.hex");
 /// longer than one piece; session `t`: 5 in doubt at both sinks. Sink `b` is paused. 4 has a unique key, and there is a note.
 const VERSION_2: &str = include_str!("version2.hex");
 
-/// The same for the versions of today: see `rows`. As [`VERSION_2`], but 2 died twice, and 3 has the priority 2.
+/// The same for the versions of today: see `rows`. As [`VERSION_2`], but 2 died twice, and 3 has the priority 2; session `u` is
+/// parked for 6, and 7 waits there.
 const VERSION_3: &str = include_str!("version3.hex");
 
 fn bytes(hex: &str) -> Vec<u8> {
@@ -95,7 +96,7 @@ fn inv5_a_queue_of_version_1_goes_on_where_it_was() {
 
 /// What is in [`VERSION_2`] and [`VERSION_3`].
 fn episode_2(n: u64) -> Episode {
-    let session = if n == 5 { "t" } else { "s" };
+    let session = ["s", "t", "u"][[5, 6].iter().filter(|first| n >= **first).count()];
     let text = if n == 4 { "4 ".repeat(2_100) } else { format!("question {n}") };
     Episode {
         messages: vec![Message::new("user", text), Message::new("assistant", format!("answer {n}"))],
@@ -136,14 +137,15 @@ fn inv8_a_queue_of_version_3_is_in_order_and_all_of_it_is_read() {
     let bench = queue_of(VERSION_3);
     assert_eq!(bench.queue.check(), Vec::<String>::new());
     let stats = bench.queue.stats();
-    assert_eq!((stats.ledger.captured, stats.ledger.delivered, stats.ledger.dead, stats.ledger.pending), (6, 1, 1, 4));
+    assert_eq!((stats.ledger.captured, stats.ledger.delivered, stats.ledger.dead, stats.ledger.pending), (8, 1, 2, 5));
     let listed = bench.queue.list(&Filter { limit: 99, ..Filter::default() }).unwrap().episodes;
-    assert_eq!(listed.iter().map(|v| v.episode.clone()).collect::<Vec<_>>(), (1..=5).map(episode_2).collect::<Vec<_>>());
+    assert_eq!(listed.iter().map(|v| v.episode.clone()).collect::<Vec<_>>(), (1..=7).map(episode_2).collect::<Vec<_>>());
     let at_a = |n: usize| &listed[n - 1].sinks[0];
     assert_eq!((at_a(2).state, at_a(2).attempts), (State::Dead, 1));
     assert_eq!(at_a(2).deaths, Deaths { count: 2, first: START, last: START + 1_000 });
     assert_eq!(at_a(2).history.iter().map(|a| a.outcome.as_str()).collect::<Vec<_>>(), ["dead", "redriven", "dead"]);
     assert_eq!((at_a(3).priority, at_a(3).deaths, at_a(4).priority), (2, Deaths::default(), 0));
+    assert_eq!((at_a(6).deaths.count, at_a(7).parked_by), (1, Some(Uuid::from_u128(6))));
     let claims = bench.claim("a", 9);
     assert_eq!(claims.iter().map(|c| (c.seq, c.sent != Sent::No)).collect::<BTreeMap<_, _>>(), [(3, false), (5, true)].into());
 }
