@@ -221,3 +221,17 @@ fn deaths_are_counted_over_all_redrives_and_each_redrive_is_told() {
     let told: Vec<_> = twice.history.iter().map(|line| (line.outcome.as_str(), line.attempt, line.at)).collect();
     assert_eq!(told, [("dead", 1, START), ("redriven", 0, START + DAY), ("dead", 1, START)]);
 }
+
+#[test]
+fn inv5_what_the_queue_was_told_of_a_sink_outlives_a_commit_that_fails() {
+    let bench = Bench::new(config());
+    configure(&bench, true);
+    bench.disk.fail(true);
+    assert_eq!(bench.append("s", 9, &["a"]), Err(AppendError::Failed));
+    bench.disk.fail(false);
+    assert!(now(bench.queue.pause(SinkId(1), None)).is_ok(), "any commit that works ends it");
+    bench.append("s", 1, &["a"]).unwrap();
+    bench.append("s", 2, &["a"]).unwrap();
+    die(&bench, 1);
+    assert!(delivered(&bench).is_empty());
+}
