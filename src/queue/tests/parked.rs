@@ -230,8 +230,10 @@ fn inv5_what_the_queue_was_told_of_a_sink_outlives_a_commit_that_fails() {
     assert_eq!(bench.append("s", 9, &["a"]), Err(AppendError::Failed));
     bench.disk.fail(false);
     assert!(now(bench.queue.pause(SinkId(1), None)).is_ok(), "any commit that works ends it");
-    bench.append("s", 1, &["a"]).unwrap();
-    bench.append("s", 2, &["a"]).unwrap();
-    die(&bench, 1);
+    let (first, second) = (bench.queue.reserve(), bench.queue.reserve());
+    bench.put("s", first, &["a"]);
+    bench.put("s", second, &["a"]);
+    die(&bench, first);
+    assert_eq!(standing(&bench, second.into()).parked_by, Some(Uuid::from_u128(first.into())));
     assert!(delivered(&bench).is_empty());
 }
