@@ -226,11 +226,7 @@ impl Work {
 }
 
 /// A call of a sink, as long as it may take at most. `changes`: whether it would have changed something.
-async fn within<T>(
-    timeout: Duration,
-    changes: bool,
-    call: impl Future<Output = Result<T, SinkError>>,
-) -> Result<T, SinkError> {
+async fn within<T>(timeout: Duration, changes: bool, call: impl Future<Output = Result<T, SinkError>>) -> Result<T, SinkError> {
     let limit = timeout + MARGIN;
     tokio::time::timeout(limit, call).await.unwrap_or_else(|_| {
         let message = format!("no answer within {limit:?}");

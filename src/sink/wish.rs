@@ -44,9 +44,9 @@ fn retry_after(text: &str, now: Timestamp) -> Option<Duration> {
 /// `"default";r=0;t=30`, or `limit=100, remaining=0, reset=30` of earlier drafts: the longest wait of those limits that leave nothing.
 fn rate_limit(text: &str) -> Option<Duration> {
     let value = |part: &str, names: [&str; 2]| {
-        part.split([';', ',']).filter_map(|pair| pair.split_once('=')).find_map(|(name, value)| {
-            names.contains(&name.trim()).then(|| number(value.trim())).flatten()
-        })
+        part.split([';', ','])
+            .filter_map(|pair| pair.split_once('='))
+            .find_map(|(name, value)| names.contains(&name.trim()).then(|| number(value.trim())).flatten())
     };
     let wait = |part: &str| {
         let left = value(part, ["r", "remaining"]).is_some_and(|left| left > 0.0);
