@@ -13,6 +13,8 @@ mod progress;
 mod runner;
 mod scheduler;
 #[cfg(test)]
+mod simulation;
+#[cfg(test)]
 mod tests;
 
 use std::sync::{Arc, Mutex, PoisonError};

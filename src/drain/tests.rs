@@ -140,7 +140,7 @@ impl Sink for Graph {
 
 const FOLLOW: Follow = Follow { timeout: Duration::from_secs(900), poll: Duration::from_secs(1) };
 
-fn sink_config(workers: usize) -> config::Sink {
+pub(super) fn sink_config(workers: usize) -> config::Sink {
     let mut retry_on = config::status::RetryOn { connect: true, timeout: true, ..Default::default() };
     retry_on.status.add_class(5);
     retry_on.status.add_code(429);
