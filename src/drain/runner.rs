@@ -138,31 +138,31 @@ impl Runner {
     pub fn course(&self) -> Course {
         let now = Instant::now();
         let mut gate = lock(&self.gate);
+        let paused = gate.paused.is_some();
         if let Some(pause) = &gate.paused {
-            return match pause.next_probe() {
-                None => Course::Rest,
-                Some(at) if now < at => Course::Wait(at),
-                Some(_) => Course::Probe,
-            };
+            match pause.next_probe() {
+                None => return Course::Rest,
+                Some(at) if now < at => return Course::Wait(at),
+                Some(_) => {} // as far as the others allow it
+            }
         }
         gate.quiet = gate.quiet.filter(|until| now < *until);
         if let Some(until) = gate.quiet {
             return Course::Wait(until);
         }
-        if let Some(stall) = &mut gate.stalled {
+        let allowed = gate.breaker.allowed(now);
+        self.breaker_gauge.set(gate.breaker.gauge());
+        if let Allowed::NotBefore(until) = allowed {
+            return Course::Wait(until);
+        }
+        if let Some(stall) = gate.stalled.as_mut().filter(|_| !paused) {
             if now < stall.next_look {
                 return Course::Wait(stall.next_look);
             }
             stall.next_look = now + self.config.breaker.open_for;
             return Course::Look;
         }
-        let allowed = gate.breaker.allowed(now);
-        self.breaker_gauge.set(gate.breaker.gauge());
-        match allowed {
-            Allowed::All => Course::Run,
-            Allowed::One => Course::Probe,
-            Allowed::NotBefore(until) => Course::Wait(until),
-        }
+        if allowed == Allowed::One || paused { Course::Probe } else { Course::Run }
     }
 
     /// An attempt came to a good end.

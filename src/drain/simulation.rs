@@ -39,7 +39,12 @@ fn inv4_inv5_inv6_inv8_whatever_services_and_restarts_do_everything_ends_well() 
         let _ = tracing_subscriber::fmt().with_max_level(tracing::Level::DEBUG).with_test_writer().try_init();
         return assert_well(seed);
     }
-    (0..told("OFFRAMP_SEEDS").unwrap_or(SEEDS)).for_each(assert_well);
+    let (seeds, threads) = (told("OFFRAMP_SEEDS").unwrap_or(SEEDS), std::thread::available_parallelism().map_or(1, usize::from));
+    std::thread::scope(|scope| {
+        for first in 0..threads as u64 {
+            scope.spawn(move || (first..seeds).step_by(threads).for_each(assert_well));
+        }
+    });
 }
 
 #[test]

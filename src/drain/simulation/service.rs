@@ -76,6 +76,8 @@ pub struct Seen {
     /// Episodes of each session in the order in which they were captured.
     pub lanes: HashMap<String, Vec<Uuid>>,
     pub faults: Vec<String>,
+    /// When an operator resumed it.
+    pub resumed: Vec<Duration>,
     last_answer: Duration,
 }
 

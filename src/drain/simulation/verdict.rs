@@ -26,7 +26,7 @@ pub fn of(world: &World) -> Vec<String> {
             faults.extend(one(world, service, &seen, *id, &view.episode.session, standing));
         }
         faults.extend(in_order(service, &seen));
-        faults.extend(left_alone(service, &seen.calls));
+        faults.extend(left_alone(service, &seen.calls, &seen.resumed));
         faults.extend(paced(service, &seen.calls));
     }
     faults
@@ -79,32 +79,25 @@ fn in_order(service: &Service, seen: &Seen) -> Vec<String> {
 }
 
 /// After a wish nothing is sent for that time; after a 401 nothing until the probe.
-fn left_alone(service: &Service, calls: &[Call]) -> Vec<String> {
-    let mut faults = Vec::new();
+fn left_alone(service: &Service, calls: &[Call], resumed: &[Duration]) -> Vec<String> {
     let (longest, open_for) = (service.config.retry.max, service.config.breaker.open_for);
-    let pause = open_for.min(longest.max(open_for));
-    let mut sent: Vec<&Call> = calls.iter().filter(|c| !c.look).collect();
-    sent.sort_by_key(|c| c.began);
-    for call in &sent {
-        if let Some(wish) = call.wish {
-            let until = call.ended + wish.min(longest);
-            let early =
-                sent.iter().find(|c| c.life == call.life && c.began > call.ended && c.began + Duration::from_millis(1) < until);
-            faults.extend(
-                early.map(|c| {
-                    format!("{}: asked to be left alone until {until:?} by {call:?}, and gets {c:?}", service.config.name)
-                }),
-            );
-        }
-        // The first of a pause: none before it in the time that the pause could have begun in.
-        let refused = |c: &Call| c.life == call.life && c.answer == Answer::Failed(Cause::Status(401));
-        let first =
-            refused(call) && !calls.iter().any(|c| refused(c) && c.ended < call.ended && c.ended + longest * 3 > call.ended);
-        if first {
-            let until = call.ended + pause;
-            let early =
-                sent.iter().find(|c| c.life == call.life && c.began > call.ended && c.began + Duration::from_millis(2) < until);
-            faults.extend(early.map(|c| format!("{}: paused until {until:?} by {call:?}, and gets {c:?}", service.config.name)));
+    let refused = |c: &Call| c.answer == Answer::Failed(Cause::Status(401));
+    let mut faults = Vec::new();
+    for call in calls {
+        // Of those in a row the first one begins the pause.
+        let first = || !calls.iter().any(|c| refused(c) && c.life == call.life && c.ended < call.ended);
+        let alone = match call.wish {
+            Some(wish) => wish.min(longest),
+            None if refused(call) && first() => open_for,
+            None => continue,
+        };
+        let until = call.ended + alone;
+        let early = calls
+            .iter()
+            .find(|c| !c.look && c.life == call.life && c.began > call.ended && c.began + Duration::from_millis(1) < until);
+        let lifted = |c: &Call| call.wish.is_none() && resumed.iter().any(|at| (call.ended..=c.began).contains(at));
+        if let Some(early) = early.filter(|c| !lifted(c)) {
+            faults.push(format!("{}: to be left alone until {until:?} after {call:?}, and gets {early:?}", service.config.name));
         }
     }
     faults

@@ -10,8 +10,8 @@ use super::service::{Call, Door, Mood, Process, Seen, Service};
 use super::verdict;
 use crate::clock::Clock;
 use crate::config::{self, Breaker, Rate, Retry};
-use crate::drain::Drain;
 use crate::drain::tests::sink_config;
+use crate::drain::{Drain, PAUSED_BY_OPERATOR};
 use crate::episode::{Episode, Message};
 use crate::queue::model::Model;
 use crate::queue::tests::{config as queue_config, episode};
@@ -136,6 +136,11 @@ impl World {
         (self.queue, self.drain) = start(&self.store, &self.services, now, self.crashes);
     }
 
+    async fn resume(&self, service: &Service) {
+        service.seen.lock().unwrap().resumed.push(service.now());
+        assert_eq!(self.drain.resume(&service.config.name).await, Ok(true));
+    }
+
     async fn troubles(&mut self) {
         for _ in 0..self.rng.usize(5..25) {
             match self.rng.u8(0..20) {
@@ -144,21 +149,20 @@ impl World {
                 17 => self.restart(true).await,
                 18 => self.restart(false).await,
                 _ => {
-                    let name = self.services[self.rng.usize(0..self.services.len())].config.name.clone();
-                    let _ = if self.rng.bool() { self.drain.pause(&name).await } else { self.drain.resume(&name).await };
+                    let service = self.services[self.rng.usize(0..self.services.len())].clone();
+                    if self.rng.bool() {
+                        assert_eq!(self.drain.pause(&service.config.name).await, Ok(true))
+                    } else {
+                        self.resume(&service).await
+                    }
                 }
             }
         }
         let last = self.services.iter().filter_map(|s| s.moods.last()).map(|(until, _)| *until).max();
         tokio::time::sleep_until(self.services[0].start + last.unwrap_or_default()).await;
-        for service in &self.services {
-            if self
-                .drain
-                .statuses()
-                .iter()
-                .any(|s| s.name == service.config.name && s.reason.as_deref() == Some(crate::drain::PAUSED_BY_OPERATOR))
-            {
-                let _ = self.drain.resume(&service.config.name).await;
+        for (service, status) in self.services.iter().zip(self.drain.statuses()) {
+            if status.reason.as_deref() == Some(PAUSED_BY_OPERATOR) {
+                self.resume(service).await;
             }
         }
     }
