@@ -200,7 +200,9 @@ impl Bench {
     }
 
     async fn append(&self, session: usize, n: usize) {
-        let e = crate::episode::Episode { captured_at: self.queue.now(), ..episode(&format!("s{session}"), n as u64) };
+        let messages = vec![crate::episode::Message::new("user", "hi")];
+        let captured_at = self.queue.now();
+        let e = crate::episode::Episode { captured_at, messages, ..episode(&format!("s{session}"), n as u64) };
         let lanes = [(self.queue.sink_id("graph").unwrap(), Lane::of(&e.session))];
         self.queue.append(&[New::of(&e, &lanes)]).unwrap().await.unwrap();
     }

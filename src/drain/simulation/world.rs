@@ -40,12 +40,12 @@ fn secs(n: u64) -> Duration {
 
 /// A service and how offramp is set up for it.
 fn service(rng: &mut fastrand::Rng, n: usize) -> Service {
-    let follow = rng.bool().then_some(Follow { timeout: secs(300), poll: secs(5) });
+    let follow = rng.bool().then_some(Follow { timeout: secs(150), poll: secs(15) });
     let takes = Duration::from_millis([5, 100, 2_000, 13_000][rng.usize(0..4)]);
     let mut moods = Vec::new();
     let mut until = Duration::ZERO;
     for _ in 0..rng.usize(0..6) {
-        until += Duration::from_millis([500, 5_000, 60_000, 600_000][rng.usize(0..4)]);
+        until += Duration::from_millis([500, 5_000, 60_000, 300_000][rng.usize(0..4)]);
         let mood = match rng.u8(0..13) {
             0 | 1 => Mood::Well,
             2 => Mood::Slow(rng.u32(2..30)),

@@ -45,7 +45,7 @@ async fn inv6_an_episode_that_is_waited_for_does_not_keep_the_breaker_from_closi
     let bench = Bench::new(sink_config(6), &graph);
     bench.fill(6, 6).await;
     let began = Instant::now();
-    bench.until(|b| b.count().delivered == 5).await;
+    bench.until(|b| b.count().delivered >= 5).await;
     assert!(began.elapsed() < secs(300), "{:?}", began.elapsed());
     bench.until_empty().await;
     graph.assert_once_and_in_order(6);

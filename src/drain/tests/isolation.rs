@@ -40,38 +40,88 @@ async fn inv6_a_sink_that_panics_keeps_no_lane() {
     graph.assert_once_and_in_order(6);
 }
 
+struct Hanging;
+
+impl Sink for Hanging {
+    fn kind(&self) -> &'static str {
+        "file"
+    }
+
+    fn deliver<'a>(&'a self, _: &'a Delivery) -> BoxFuture<'a, Result<Receipt, SinkError>> {
+        Box::pin(std::future::pending())
+    }
+
+    fn look_up<'a>(&'a self, _: &'a Delivery) -> BoxFuture<'a, Result<Presence, SinkError>> {
+        Box::pin(std::future::pending())
+    }
+
+    fn follow(&self) -> Option<Follow> {
+        None
+    }
+}
+
 #[tokio::test(start_paused = true)]
 async fn inv6_one_sink_that_hangs_does_not_hold_up_another() {
-    struct Hanging;
-    impl Sink for Hanging {
-        fn kind(&self) -> &'static str {
-            "file"
+    let mut took = Vec::new();
+    for hangs in [false, true] {
+        let graph = Graph::new(None, |_, _| Act::Take(secs(1)));
+        let queue = Queue::inline(Arc::new(Model::default()), &queue_config(), &["graph", "other"], Clock::steady_from(START));
+        let other: Arc<dyn Sink> = if hangs { Arc::new(Hanging) } else { Graph::new(None, |_, _| Act::Take(secs(1))) };
+        let config = config::Sink { name: "other".into(), ..sink_config(5) };
+        let drain = Drain::start(&queue, vec![(config, other), (sink_config(5), graph.clone())], &Metrics::new());
+        let ids = ["graph", "other"].map(|n| queue.sink_id(n).unwrap());
+        for n in 1..=20 {
+            let e = episode("s", n);
+            queue.append(&[New::of(&e, &ids.map(|id| (id, Lane::of("s"))))]).unwrap().await.unwrap();
         }
-        fn deliver<'a>(&'a self, _: &'a Delivery) -> BoxFuture<'a, Result<Receipt, SinkError>> {
-            Box::pin(std::future::pending())
+        let began = Instant::now();
+        while queue.stats().sinks[0].ledger.delivered < 20 {
+            assert!(began.elapsed() < secs(30));
+            tokio::time::sleep(Duration::from_millis(10)).await;
         }
-        fn look_up<'a>(&'a self, _: &'a Delivery) -> BoxFuture<'a, Result<Presence, SinkError>> {
-            Box::pin(std::future::pending())
-        }
-        fn follow(&self) -> Option<Follow> {
-            None
-        }
+        took.push(began.elapsed());
+        assert!(!hangs || queue.stats().sinks[1].ledger.pending == 20);
+        drain.stop().await; // in spite of the hanging attempt
     }
-    let graph = Graph::new(None, |_, _| Act::Take(secs(1)));
-    let queue = Queue::inline(Arc::new(Model::default()), &queue_config(), &["graph", "hangs"], Clock::steady_from(START));
-    let hanging = config::Sink { name: "hangs".into(), ..sink_config(5) };
-    let sinks: Vec<(_, Arc<dyn Sink>)> = vec![(hanging, Arc::new(Hanging)), (sink_config(5), graph.clone())];
-    let drain = Drain::start(&queue, sinks, &Metrics::new());
-    let ids = ["graph", "hangs"].map(|n| queue.sink_id(n).unwrap());
-    for n in 1..=20 {
-        let e = episode("s", n);
-        queue.append(&[New::of(&e, &ids.map(|id| (id, Lane::of("s"))))]).unwrap().await.unwrap();
+    assert_eq!(took[0], took[1], "the same time, to the millisecond");
+}
+
+#[tokio::test(start_paused = true)]
+async fn inv6_a_sink_that_never_answers_is_given_up_on_and_goes_on_when_it_does() {
+    let queue = Queue::inline(Arc::new(Model::default()), &queue_config(), &["graph"], Clock::steady_from(START));
+    let lanes = [(queue.sink_id("graph").unwrap(), Lane::of("s"))];
+    queue.append(&[New::of(&episode("s", 1), &lanes)]).unwrap().await.unwrap();
+    let config = config::Sink { timeout: secs(20), ..sink_config(1) };
+    let drain = Drain::start(&queue, vec![(config, Arc::new(Hanging) as Arc<dyn Sink>)], &Metrics::new());
+    tokio::time::sleep(secs(24)).await;
+    assert_eq!(drain.statuses()[0].busy, 1);
+    tokio::time::sleep(secs(2)).await;
+    assert_eq!((drain.statuses()[0].busy, drain.statuses()[0].failed_attempts_total), (0, 1));
+    let view = queue.episode(Uuid::from_u128(1)).unwrap().unwrap();
+    assert!(matches!(view.sinks[0].sent, crate::queue::Sent::Began(_)), "it may have had its effect: {view:?}");
+    // The look-ups end too: the lane is claimed again and again.
+    tokio::time::sleep(secs(3 * 3600)).await;
+    assert!(drain.statuses()[0].failed_attempts_total > 3, "{:?}", drain.statuses());
+}
+
+/// The longest time from capture to delivery of what isn't in `s0`, which does as `act` says.
+async fn longest_lag(act: fn() -> Act) -> u64 {
+    let graph = Graph::new(None, move |d, _| if d.episode.session == "s0" { act() } else { Act::Take(secs(2)) });
+    let bench = Bench::new(config::Sink { breaker: Breaker::in_a_row(0, secs(60)), ..sink_config(5) }, &graph);
+    for n in 1..=100 {
+        bench.append(n % 5, n).await;
+        tokio::time::sleep(Duration::from_millis(600)).await; // less than five workers can do
     }
-    let began = Instant::now();
-    while queue.stats().sinks[0].ledger.delivered < 20 {
-        assert!(began.elapsed() < secs(30));
-        tokio::time::sleep(Duration::from_millis(100)).await;
-    }
-    assert_eq!(queue.stats().sinks[1].ledger.pending, 20);
-    drain.stop().await; // in spite of the hanging attempt
+    bench.until_empty().await;
+    let views = (1..=100_u128).filter_map(|n| bench.queue.episode(Uuid::from_u128(n)).unwrap());
+    let others = views.filter(|v| v.episode.session != "s0");
+    others.map(|v| v.sinks[0].delivered_at.unwrap() - v.episode.captured_at).max().unwrap()
+}
+
+#[tokio::test(start_paused = true)]
+async fn inv6_a_poisoned_lane_leaves_the_lag_of_the_others_as_it_is() {
+    let well = longest_lag(|| Act::Take(secs(2))).await;
+    assert_eq!(longest_lag(|| Act::Fail(Cause::Status(500), None)).await, well);
+    assert_eq!(longest_lag(|| Act::Fail(Cause::Status(422), None)).await, well);
+    assert_eq!(longest_lag(|| Act::Lose).await, well);
 }
