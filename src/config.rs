@@ -343,6 +343,11 @@ impl Breaker {
     pub fn in_a_row(consecutive_failures: u32, open_for: Duration) -> Self {
         Self { consecutive_failures, open_for, failure_rate: 0.0, window: Duration::from_secs(60), min_attempts: 20 }
     }
+
+    /// Whether anything opens it.
+    pub fn is_on(&self) -> bool {
+        self.consecutive_failures > 0 || self.failure_rate > 0.0
+    }
 }
 
 /// `sink.rate`: a bucket of tokens, one for each attempt.

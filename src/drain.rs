@@ -1,12 +1,19 @@
 //! The drain: takes episodes from the queue to their sinks, in order per lane, as fast as each sink can and no faster.
 //!
-//! Each sink has a scheduler of its own, so none waits for another.
+//! Each sink has a scheduler of its own, so none waits for another. `scheduler` claims, `attempt` is what becomes of a claim, `runner` what
+//! the two of them and the operators share: whether anything may begin (a pause, a stall, the breaker, a wish of the sink), and how much
+//! (`limit`, `adaptive`).
 
+mod adaptive;
 mod attempt;
 mod backoff;
+mod limit;
+mod pause;
 mod progress;
 mod runner;
 mod scheduler;
+#[cfg(test)]
+mod simulation;
 #[cfg(test)]
 mod tests;
 
@@ -75,17 +82,16 @@ impl Drain {
 
     /// Stops draining one sink, also over restarts; attempts in flight go on. `false` if there is no such sink.
     pub async fn pause(&self, sink: &str) -> Result<bool, AppendError> {
-        self.set_pause(sink, Some(PAUSED_BY_OPERATOR.to_owned())).await
+        match self.runners.iter().find(|r| r.config.name == sink) {
+            Some(runner) => runner.pause().await.map(|()| true),
+            None => Ok(false),
+        }
     }
 
     /// Starts it again; `false` if there is no such sink.
     pub async fn resume(&self, sink: &str) -> Result<bool, AppendError> {
-        self.set_pause(sink, None).await
-    }
-
-    async fn set_pause(&self, sink: &str, reason: Option<String>) -> Result<bool, AppendError> {
         match self.runners.iter().find(|r| r.config.name == sink) {
-            Some(runner) => runner.pause(reason).await.map(|()| true),
+            Some(runner) => runner.resume().await.map(|()| true),
             None => Ok(false),
         }
     }

@@ -61,6 +61,7 @@ use crate::episode::Episode;
 use crate::telemetry::metrics::Metrics;
 
 pub use self::check::{Census, SinkCensus};
+pub use self::engine::PAUSED_UNREADABLY;
 pub use self::ledger::Ledger;
 pub use self::rows::{Deaths, Sent, Time};
 pub use self::types::{
@@ -338,6 +339,17 @@ impl Queue {
             Some(bell) => bell.ring.notified().await,
             None => std::future::pending().await,
         }
+    }
+
+    /// The episode of a claim, as [`read`](Self::read) has it, read off the async threads. A bug that panics is an episode that can't be read.
+    pub async fn fetch(&self, seq: Seq) -> Result<Option<Episode>, ReadError> {
+        #[cfg(test)]
+        if let WriterSide::Inline(_) = &*self.writer() {
+            return self.read(seq); // a simulation's time must not depend on a thread
+        }
+        let queue = self.clone();
+        let read = tokio::task::spawn_blocking(move || queue.read(seq)).await;
+        read.unwrap_or_else(|panic| Err(ReadError::Unreadable(panic.to_string())))
     }
 
     /// The episode of a claim; none if it is gone. Reads the disk: call it off the async threads.

@@ -13,6 +13,7 @@ pub mod file;
 pub mod graphiti;
 mod http;
 pub mod replay;
+mod wish;
 
 use std::sync::Arc;
 use std::time::Duration;

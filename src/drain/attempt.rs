@@ -26,6 +26,15 @@ const FAILED_LOOKS: u32 = 3;
 /// How long the disk may take to hand out a record.
 const READ: Duration = Duration::from_secs(5);
 
+/// How long the queue may take to write something down: longer than it waits for the disk itself.
+pub const WRITE: Duration = Duration::from_secs(60);
+
+/// How much longer than `timeout` a call of a sink may take. Each looks after its own time-outs: this is for one that doesn't.
+const MARGIN: Duration = Duration::from_secs(5);
+
+/// Requests that a look-up may need.
+const REQUESTS: u32 = 4;
+
 /// How long a claim is held when the store can't be read.
 const UNREAD: Duration = Duration::from_secs(1);
 
@@ -34,6 +43,8 @@ const UNREAD: Duration = Duration::from_secs(1);
 pub enum Purpose {
     /// To deliver.
     Deliver,
+    /// To deliver, and to show whether the sink works again: the only one that is sent.
+    Probe,
     /// The sink is stalled: only to look whether it has appeared.
     Look,
     /// The sink is stalled: to send this one, the only one, and see.
@@ -50,7 +61,7 @@ enum Ending {
     Stalled { sent: Sent },
     /// No further attempt may be made.
     Exhausted { reason: &'static str },
-    /// Looked up only, and not there.
+    /// Looked up only, and not there; or it may not be sent again now.
     Absent { sent: Sent },
     /// The record can't be read, and never will be; or not by this offramp, which the reason tells.
     Unreadable { reason: &'static str },
@@ -73,27 +84,25 @@ struct Work {
 /// Makes the attempt that `claim` is for, and finishes the claim.
 pub async fn run(runner: Arc<Runner>, claim: Claim, purpose: Purpose) {
     let began = Instant::now();
-    let (queue, seq) = (runner.queue.clone(), claim.seq);
     // A disk that does not answer must not cost a worker.
-    let read = tokio::time::timeout(READ, tokio::task::spawn_blocking(move || queue.read(seq))).await;
-    let read = read.unwrap_or_else(|late| Ok(Err(ReadError::Store(late.to_string()))));
-    let captured_at = read.as_ref().ok().and_then(|read| Some(read.as_ref().ok()?.as_ref()?.captured_at));
+    let read = tokio::time::timeout(READ, runner.queue.fetch(claim.seq)).await;
+    let read = read.unwrap_or_else(|late| Err(ReadError::Store(late.to_string())));
+    let captured_at = read.as_ref().ok().and_then(|read| Some(read.as_ref()?.captured_at));
     let (ending, attempts) = match read {
-        Ok(Err(ReadError::Store(_))) => {
+        Err(ReadError::Store(_)) => {
             tokio::time::sleep(UNREAD).await; // the writer looks after the store meanwhile
             (Ending::Unread, claim.attempts)
         }
-        Ok(Err(ReadError::Foreign { reason, .. })) => (Ending::Unreadable { reason }, claim.attempts),
-        // One that makes the reader panic can't be read.
-        Ok(Ok(None) | Err(ReadError::Unreadable(_))) | Err(_) => (Ending::Unreadable { reason: "unreadable" }, claim.attempts),
-        Ok(Ok(Some(episode))) => {
+        Err(ReadError::Foreign { reason, .. }) => (Ending::Unreadable { reason }, claim.attempts),
+        Ok(None) | Err(ReadError::Unreadable(_)) => (Ending::Unreadable { reason: "unreadable" }, claim.attempts),
+        Ok(Some(episode)) => {
             let delivery = Delivery { episode: Arc::new(episode), at: claim.at };
             let attempts = claim.attempts;
             let mut work = Work { runner: runner.clone(), claim, delivery, purpose, attempts, trial: None };
             (work.start().await, work.attempts)
         }
     };
-    record(&runner, claim, attempts, captured_at, ending, began.elapsed()).await;
+    record(&runner, claim, purpose, attempts, captured_at, ending, began).await;
 }
 
 impl Work {
@@ -108,10 +117,18 @@ impl Work {
 
     /// Sends it. The attempt has been counted.
     async fn send(&mut self) -> Ending {
-        match self.runner.sink.deliver(&self.delivery).await {
+        let (runner, sent) = (self.runner.clone(), Instant::now());
+        let answer = within(runner.config.timeout, true, runner.sink.deliver(&self.delivery)).await;
+        if answer.is_ok() {
+            runner.took(sent);
+        }
+        match answer {
             Ok(Receipt::Delivered) => Ending::Delivered { sent: None, surely: true },
             Ok(Receipt::Accepted) => {
                 self.runner.queue.accepted(self.claim);
+                if self.purpose == Purpose::Probe {
+                    self.runner.resume_itself().await; // it may take long to appear
+                }
                 let now = self.runner.queue.now();
                 Box::pin(self.follow(Sent::Accepted(now), now, false)).await
             }
@@ -130,12 +147,12 @@ impl Work {
         let case = Case { sent, started: runner.queue.now(), in_doubt, patience: self.patience(follow) };
         let mut failed = 0;
         loop {
-            match runner.sink.look_up(&self.delivery).await {
+            match within(runner.config.timeout * REQUESTS, false, runner.sink.look_up(&self.delivery)).await {
                 Ok(Presence::Present) => {
                     let surely = !(self.purpose == Purpose::Revive && self.claim.sent != Sent::No);
                     return Ending::Delivered { sent: Some(sent), surely };
                 }
-                Ok(Presence::Unknown) => return self.resend().await,
+                Ok(Presence::Unknown) => return self.resend(known).await,
                 Ok(Presence::Absent) => failed = 0,
                 Err(error) => {
                     failed += 1;
@@ -147,7 +164,7 @@ impl Work {
             }
             let Some(follow) = follow else {
                 if failed == 0 {
-                    return self.resend().await;
+                    return self.resend(known).await;
                 }
                 tokio::time::sleep(runner.config.retry.initial).await;
                 continue;
@@ -155,41 +172,45 @@ impl Work {
             if failed == 0 {
                 match (self.purpose, runner.progress(|p| p.judge(case, follow, runner.queue.now()))) {
                     (Purpose::Look, _) => return Ending::Absent { sent: known },
-                    (Purpose::Revive, _) if in_doubt => return self.resend().await,
-                    (_, Verdict::Lost) => return self.resend().await,
+                    (Purpose::Revive, _) if in_doubt => return self.resend(known).await,
+                    (_, Verdict::Lost) => return self.resend(known).await,
                     (_, Verdict::Stalled) => return Ending::Stalled { sent: known },
                     (_, Verdict::LostIfAlone) => {
                         self.trial = runner.trial.clone().try_acquire_owned().ok();
                         if self.trial.is_some() {
-                            return self.resend().await;
+                            return self.resend(known).await;
                         }
                     }
                     (_, Verdict::Wait) => {}
                 }
             }
             tokio::select! {
+                biased;
                 () = tokio::time::sleep(follow.poll) => {}
                 // Others found out first: give the worker and the lane back.
-                _ = stalled.wait_for(|s| *s), if self.purpose == Purpose::Deliver => return Ending::Stalled { sent: known },
+                _ = stalled.wait_for(|s| *s), if matches!(self.purpose, Purpose::Deliver | Purpose::Probe) => return Ending::Stalled { sent: known },
             }
         }
     }
 
     /// Counts one more attempt on disk, then sends.
-    async fn resend(&mut self) -> Ending {
+    async fn resend(&mut self, known: Sent) -> Ending {
         if let Some(reason) = self.claim.exhausted {
             return Ending::Exhausted { reason };
         }
         if self.attempts >= self.runner.config.retry.max_attempts {
             return Ending::Exhausted { reason: "max_attempts" };
         }
-        match self.runner.queue.begin(self.claim).await {
-            Ok(Some(attempts)) => {
+        if !self.runner.may_send(self.purpose).await {
+            return Ending::Absent { sent: known };
+        }
+        match tokio::time::timeout(WRITE, self.runner.queue.begin(self.claim)).await {
+            Ok(Ok(Some(attempts))) => {
                 tracing::info!(sink = self.runner.config.name, id = %self.delivery.episode.id, attempts, "sending again");
                 self.attempts = attempts;
                 self.send().await
             }
-            Ok(None) | Err(_) => Ending::Gone,
+            Ok(Ok(None) | Err(_)) | Err(_) => Ending::Gone,
         }
     }
 
@@ -204,9 +225,30 @@ impl Work {
     }
 }
 
+/// A call of a sink, as long as it may take at most. `changes`: whether it would have changed something.
+async fn within<T>(timeout: Duration, changes: bool, call: impl Future<Output = Result<T, SinkError>>) -> Result<T, SinkError> {
+    let limit = timeout + MARGIN;
+    tokio::time::timeout(limit, call).await.unwrap_or_else(|_| {
+        let message = format!("no answer within {limit:?}");
+        Err(SinkError { cause: Cause::Timeout, message, retry_after: None, ambiguous: changes })
+    })
+}
+
 /// What the ending means for the episode and for the sink; finishes the claim.
-async fn record(runner: &Runner, claim: Claim, attempts: u32, captured_at: Option<u64>, ending: Ending, took: Duration) {
-    let now = runner.queue.now();
+async fn record(
+    runner: &Runner,
+    claim: Claim,
+    purpose: Purpose,
+    attempts: u32,
+    captured_at: Option<u64>,
+    ending: Ending,
+    began: Instant,
+) {
+    let (now, took) = (runner.queue.now(), began.elapsed());
+    // It was there to be asked, whatever it said.
+    if purpose == Purpose::Probe && matches!(ending, Ending::Delivered { .. } | Ending::Stalled { .. } | Ending::Absent { .. }) {
+        runner.resume_itself().await;
+    }
     let (outcome, finish, error) = match ending {
         Ending::Delivered { sent, surely } => {
             if let Some(sent) = sent {
@@ -218,7 +260,7 @@ async fn record(runner: &Runner, claim: Claim, attempts: u32, captured_at: Optio
             ("delivered", Finish::Delivered { confirmed_in: sent.map(|s| now.saturating_sub(s)) }, None)
         }
         Ending::Failed { error, sent } => {
-            let (outcome, finish) = classify(runner, &error, sent, attempts).await;
+            let (outcome, finish) = classify(runner, &error, sent, purpose, attempts, began).await;
             (outcome, finish, Some(error))
         }
         Ending::Stalled { sent } => {
@@ -261,16 +303,31 @@ async fn record(runner: &Runner, claim: Claim, attempts: u32, captured_at: Optio
 }
 
 /// What a failure means: `pause_on`, `retry_on`, everything else is dead.
-async fn classify(runner: &Runner, error: &SinkError, sent: Sent, attempts: u32) -> (&'static str, Finish) {
+async fn classify(
+    runner: &Runner,
+    error: &SinkError,
+    sent: Sent,
+    purpose: Purpose,
+    attempts: u32,
+    began: Instant,
+) -> (&'static str, Finish) {
     let config = &runner.config;
-    let retry = match error.cause {
-        Cause::Status(status) if config.pause_on.contains(status) => {
-            if runner.pause(Some(format!("{error}"))).await.is_err() {
-                tracing::error!(sink = config.name, "the pause could not be written down");
-            }
-            let finish = if sent == Sent::No { Finish::Uncount } else { Finish::Hold { sent } };
-            return ("paused", finish);
+    let uncounted = if sent == Sent::No { Finish::Uncount } else { Finish::Hold { sent } };
+    if error.cause.status().is_some_and(|status| config.pause_on.contains(status)) {
+        if runner.pause_itself(error.message.clone()).await.is_err() {
+            tracing::error!(sink = config.name, "the pause could not be written down");
         }
+        return ("paused", uncounted);
+    }
+    if purpose == Purpose::Probe && runner.is_paused() {
+        if matches!(error.cause, Cause::Connect | Cause::Timeout | Cause::Local) {
+            return ("paused", uncounted); // still nobody who says that it is well: the next probe tells
+        }
+        if error.cause != Cause::Unfit {
+            runner.resume_itself().await; // it has another trouble now
+        }
+    }
+    let retry = match error.cause {
         Cause::Connect => config.retry_on.connect,
         Cause::Timeout => config.retry_on.timeout,
         Cause::Status(status) => config.retry_on.status.contains(status),
@@ -278,10 +335,12 @@ async fn classify(runner: &Runner, error: &SinkError, sent: Sent, attempts: u32)
         Cause::Unfit => false,
     };
     if !retry {
-        runner.succeeded(); // the sink works: it is this episode that it does not want
+        if error.cause != Cause::Unfit {
+            runner.succeeded(); // the sink works: it is this episode that it does not want
+        }
         return ("dead", Finish::Dead { reason: "rejected" });
     }
-    let open = runner.failed(&error.message);
+    let open = runner.failed(error, began);
     // Nobody was there to take it, so it can't be what is wrong. The breaker sets the pace; an outage of any length must not use up the
     // attempts of those that happen to be its probes.
     if open && error.cause == Cause::Connect && sent == Sent::No {

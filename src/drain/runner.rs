@@ -8,12 +8,16 @@ use prometheus::{Histogram, IntGauge};
 use tokio::sync::{Notify, Semaphore, watch};
 use tokio::time::Instant;
 
-use super::SinkStatus;
+use super::adaptive::Adaptive;
+use super::attempt::{Purpose, WRITE};
+use super::limit::Limits;
+use super::pause::Pause;
 use super::progress::Progress;
+use super::{PAUSED_BY_OPERATOR, SinkStatus};
 use crate::breaker::{Allowed, Breaker};
 use crate::config;
 use crate::queue::{AppendError, Queue, SinkId};
-use crate::sink::Sink;
+use crate::sink::{Cause, Sink, SinkError};
 use crate::telemetry::metrics::Metrics;
 
 /// A sink at work.
@@ -29,6 +33,9 @@ pub struct Runner {
     pub busy_gauge: IntGauge,
     pub breaker_gauge: IntGauge,
     gate: Mutex<Gate>,
+    limits: Mutex<Limits>,
+    /// Held by whoever changes the pause, on disk and in memory.
+    pausing: tokio::sync::Mutex<()>,
     progress: Mutex<Progress>,
     /// One episode at a time is sent again on suspicion alone.
     pub trial: Arc<Semaphore>,
@@ -44,7 +51,9 @@ pub struct Runner {
 
 /// What may begin, and why not.
 struct Gate {
-    paused: Option<String>,
+    paused: Option<Pause>,
+    /// The sink asked to be left alone until then.
+    quiet: Option<Instant>,
     stalled: Option<Stall>,
     breaker: Breaker,
     /// Why the breaker is open.
@@ -70,6 +79,17 @@ pub enum Course {
     Rest,
 }
 
+/// Statuses with which a sink says that it has too much to do, and not that this episode is wrong.
+const OVERLOADED: [u16; 2] = [429, 503];
+
+fn longest_pause(config: &config::Sink) -> Duration {
+    config.retry.max.max(config.breaker.open_for)
+}
+
+fn pause(config: &config::Sink, reason: String, now: u64) -> Pause {
+    Pause::new(reason, config.breaker.open_for, longest_pause(config), now)
+}
+
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner) // plain data, changed in single steps
 }
@@ -87,11 +107,14 @@ impl Runner {
             busy_gauge: metrics.sink_workers_busy.with_label_values(&label),
             breaker_gauge: metrics.sink_breaker_state.with_label_values(&label),
             gate: Mutex::new(Gate {
-                paused: stats.paused,
+                paused: stats.paused.map(|reason| pause(&config, reason, queue.now())),
+                quiet: None,
                 stalled: None,
                 breaker: Breaker::new(config.breaker),
                 last_error: None,
             }),
+            limits: Mutex::new(Limits::new(&config, Instant::now())),
+            pausing: tokio::sync::Mutex::new(()),
             progress: Mutex::new(Progress {
                 last_confirmed: 0,
                 latest_sent: 0,
@@ -115,29 +138,37 @@ impl Runner {
     pub fn course(&self) -> Course {
         let now = Instant::now();
         let mut gate = lock(&self.gate);
-        if gate.paused.is_some() {
-            return Course::Rest;
+        let paused = gate.paused.is_some();
+        if let Some(pause) = &gate.paused {
+            match pause.next_probe() {
+                None => return Course::Rest,
+                Some(at) if now < at => return Course::Wait(at),
+                Some(_) => {} // as far as the others allow it
+            }
         }
-        if let Some(stall) = &mut gate.stalled {
+        gate.quiet = gate.quiet.filter(|until| now < *until);
+        if let Some(until) = gate.quiet {
+            return Course::Wait(until);
+        }
+        let allowed = gate.breaker.allowed(now);
+        self.breaker_gauge.set(gate.breaker.gauge());
+        if let Allowed::NotBefore(until) = allowed {
+            return Course::Wait(until);
+        }
+        if let Some(stall) = gate.stalled.as_mut().filter(|_| !paused) {
             if now < stall.next_look {
                 return Course::Wait(stall.next_look);
             }
             stall.next_look = now + self.config.breaker.open_for;
             return Course::Look;
         }
-        let allowed = gate.breaker.allowed(now);
-        self.breaker_gauge.set(gate.breaker.gauge());
-        match allowed {
-            Allowed::All => Course::Run,
-            Allowed::One => Course::Probe,
-            Allowed::NotBefore(until) => Course::Wait(until),
-        }
+        if allowed == Allowed::One || paused { Course::Probe } else { Course::Run }
     }
 
     /// An attempt came to a good end.
     pub fn succeeded(&self) {
         let mut gate = lock(&self.gate);
-        gate.breaker.success();
+        gate.breaker.success(Instant::now());
         self.breaker_gauge.set(gate.breaker.gauge());
         if gate.stalled.take().is_some() {
             self.stalled.send_replace(false);
@@ -147,12 +178,27 @@ impl Runner {
         self.changed.notify_one();
     }
 
-    /// An attempt failed for the sink's sake; whether the breaker is open now.
-    pub fn failed(&self, error: &str) -> bool {
+    /// An attempt that began then failed for the sink's sake; whether the breaker is open now.
+    pub fn failed(&self, error: &SinkError, began: Instant) -> bool {
+        let now = Instant::now();
+        let overloaded = error.cause.status().is_some_and(|s| OVERLOADED.contains(&s));
+        let news = match &mut lock(&self.limits).adaptive {
+            Some(adaptive) if overloaded => adaptive.refused(began, now),
+            Some(adaptive) if error.cause == Cause::Timeout => {
+                adaptive.timed_out(began, now);
+                true
+            }
+            _ => true,
+        };
         let mut gate = lock(&self.gate);
-        gate.last_error = Some(error.to_owned());
-        if gate.breaker.failure(Instant::now()) {
-            tracing::warn!(sink = self.config.name, error, open_for = ?self.config.breaker.open_for, "the breaker is open");
+        if let Some(wish) = error.retry_after.filter(|_| overloaded) {
+            let until = now + wish.min(self.config.retry.max);
+            gate.quiet = Some(gate.quiet.map_or(until, |quiet| quiet.max(until)));
+        }
+        gate.last_error = Some(error.message.clone());
+        // What is refused in one go, because too much was sent in one go, is one failure.
+        if news && gate.breaker.failure(now) {
+            tracing::warn!(sink = self.config.name, %error, open_for = ?self.config.breaker.open_for, "the breaker is open");
         }
         let gauge = gate.breaker.gauge();
         self.breaker_gauge.set(gauge);
@@ -179,21 +225,99 @@ impl Runner {
         *self.stalled.borrow()
     }
 
-    /// Stops or starts draining, also over restarts.
-    pub async fn pause(&self, reason: Option<String>) -> Result<(), AppendError> {
-        let was = lock(&self.gate).paused.clone();
-        if was == reason {
+    /// Stops draining, also over restarts, until an operator resumes it.
+    pub async fn pause(&self) -> Result<(), AppendError> {
+        let _changing = self.pausing.lock().await;
+        self.set_pause(Some(PAUSED_BY_OPERATOR.to_owned())).await
+    }
+
+    /// Starts draining again.
+    pub async fn resume(&self) -> Result<(), AppendError> {
+        let _changing = self.pausing.lock().await;
+        self.set_pause(None).await
+    }
+
+    /// The sink says that it is misconfigured: stops draining, also over restarts, until a probe finds it well. What an operator paused
+    /// stays as it is.
+    pub async fn pause_itself(&self, reason: String) -> Result<(), AppendError> {
+        let _changing = self.pausing.lock().await;
+        if lock(&self.gate).paused.is_some() {
             return Ok(());
         }
-        self.queue.pause(self.id, reason.clone()).await?;
-        if let Some(reason) = &reason {
-            tracing::warn!(sink = self.config.name, reason, "the sink is paused");
-        } else {
-            tracing::info!(sink = self.config.name, "the sink is resumed");
+        // In memory first: nothing more begins, however long the disk takes.
+        lock(&self.gate).paused = Some(pause(&self.config, reason.clone(), self.queue.now()));
+        self.set_pause(Some(reason)).await
+    }
+
+    /// A probe found it well: the end of a pause that was none of an operator's.
+    pub async fn resume_itself(&self) {
+        let _changing = self.pausing.lock().await;
+        if lock(&self.gate).paused.as_ref().is_some_and(Pause::is_automatic) && self.set_pause(None).await.is_err() {
+            tracing::error!(sink = self.config.name, "the end of the pause could not be written down");
         }
-        lock(&self.gate).paused = reason;
+    }
+
+    async fn set_pause(&self, reason: Option<String>) -> Result<(), AppendError> {
+        let written = tokio::time::timeout(WRITE, self.queue.pause(self.id, reason.clone())).await;
+        written.unwrap_or(Err(AppendError::Failed))?;
+        match &reason {
+            Some(reason) => tracing::warn!(sink = self.config.name, reason, "the sink is paused"),
+            None => tracing::info!(sink = self.config.name, "the sink is resumed"),
+        }
+        lock(&self.gate).paused = reason.map(|reason| pause(&self.config, reason, self.queue.now()));
         self.changed.notify_one();
         Ok(())
+    }
+
+    /// A probe begins.
+    pub fn probes(&self) {
+        let longest = longest_pause(&self.config);
+        if let Some(pause) = &mut lock(&self.gate).paused {
+            pause.probed(longest, self.queue.now());
+        }
+    }
+
+    /// Whether the sink is paused.
+    pub fn is_paused(&self) -> bool {
+        lock(&self.gate).paused.is_some()
+    }
+
+    /// Attempts that may be under way.
+    pub fn at_once(&self) -> usize {
+        lock(&self.limits).adaptive.as_ref().map_or(self.config.workers, Adaptive::at_once)
+    }
+
+    /// How many attempts may begin now: the limits of the sink.
+    pub fn limits<T>(&self, with: impl FnOnce(&mut Limits, Instant) -> T) -> T {
+        with(&mut lock(&self.limits), Instant::now())
+    }
+
+    /// The sink took one that was sent then.
+    pub fn took(&self, sent: Instant) {
+        let more = self.limits(|limits, now| {
+            let Some(adaptive) = &mut limits.adaptive else { return false };
+            let before = adaptive.at_once();
+            adaptive.took(now - sent, self.busy.load(Ordering::Relaxed), now);
+            adaptive.at_once() > before
+        });
+        if more {
+            self.changed.notify_one();
+        }
+    }
+
+    /// Waits until an attempt that is under way may send again; `false` if it may not.
+    pub async fn may_send(&self, purpose: Purpose) -> bool {
+        let mut at = self.limits(Limits::reserve);
+        if let Some(quiet) = lock(&self.gate).quiet {
+            at = at.max(quiet);
+        }
+        tokio::time::sleep_until(at).await;
+        let gate = lock(&self.gate);
+        match purpose {
+            Purpose::Probe => true,
+            Purpose::Revive => gate.paused.is_none(),
+            Purpose::Deliver | Purpose::Look => gate.paused.is_none() && gate.breaker.gauge() == 0,
+        }
     }
 
     /// Reads or changes what confirmations tell.
@@ -214,7 +338,7 @@ impl Runner {
     pub fn status(&self) -> SinkStatus {
         let gate = lock(&self.gate);
         let (state, reason) = if gate.paused.is_some() {
-            ("paused", gate.paused.clone())
+            ("paused", gate.paused.as_ref().map(Pause::told))
         } else if gate.stalled.is_some() {
             ("stalled", Some("it accepts episodes and none of them appears".to_owned()))
         } else if gate.breaker.gauge() == 0 {

@@ -5,13 +5,14 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use tokio::sync::watch;
-use tokio::task::JoinSet;
+use tokio::task::{Id, JoinError, JoinSet};
 use tokio::time::Instant;
 
 use super::attempt::{self, Purpose};
+use super::limit::Limits;
 use super::runner::{Course, Runner};
 use crate::clock::as_ms;
-use crate::queue::{Claim, ClaimRequest, Finish, SinkSettings};
+use crate::queue::{Claim, ClaimRequest, Finish, Sent, SinkSettings};
 
 /// How long attempts in flight may go on after the stop.
 const GRACE: Duration = Duration::from_secs(3);
@@ -22,9 +23,9 @@ const QUEUE_PAUSE: Duration = Duration::from_secs(1);
 struct Scheduler {
     runner: Arc<Runner>,
     tasks: JoinSet<()>,
-    claims: Vec<(tokio::task::Id, Claim)>,
+    claims: Vec<(Id, Claim)>,
     /// The attempt that shows whether the breaker may close. Older ones may wait for their confirmation for long: they don't count.
-    probe: Option<tokio::task::Id>,
+    probe: Option<Id>,
 }
 
 /// Drains one sink until `stop`. Attempts in flight then get a moment; what is not finished by then is looked up after the next start.
@@ -35,6 +36,7 @@ pub async fn run(runner: Arc<Runner>, mut stop: watch::Receiver<bool>) {
         let wake = scheduler.turn().await;
         let runner = scheduler.runner.clone();
         tokio::select! {
+            biased; // what has ended before what comes; a turn looks at everything anyway
             changed = stop.changed() => if changed.is_err() { break }, // the drain itself is gone
             Some(ended) = scheduler.tasks.join_next_with_id() => {
                 scheduler.ended(ended);
@@ -74,12 +76,12 @@ async fn sleep_until(at: Option<Instant>) {
 
 impl Scheduler {
     fn is_hungry(&self) -> bool {
-        self.tasks.len() < self.runner.config.workers
+        self.tasks.len() < self.runner.at_once()
     }
 
     /// Starts what may be started; when to look again, if nothing happens before.
     async fn turn(&mut self) -> Option<Instant> {
-        let free = self.runner.config.workers.saturating_sub(self.tasks.len());
+        let free = self.runner.at_once().saturating_sub(self.tasks.len());
         if free == 0 {
             return None;
         }
@@ -87,8 +89,11 @@ impl Scheduler {
         match self.runner.course() {
             Course::Run => self.start(free, Purpose::Deliver).await,
             Course::Probe if self.probe.is_none() => {
-                let wake = self.start(1, Purpose::Deliver).await;
+                let wake = self.start(1, Purpose::Probe).await;
                 self.probe = self.claims.last().map(|(task, _)| *task).filter(|_| self.tasks.len() > before);
+                if self.probe.is_some() {
+                    self.runner.probes();
+                }
                 wake
             }
             Course::Probe | Course::Rest => None,
@@ -101,8 +106,12 @@ impl Scheduler {
     async fn look(&mut self) -> Option<Instant> {
         let workers = self.runner.config.workers;
         let (claims, _) = self.claim(workers, true).await?;
-        let looks = claims.into_iter().map(|c| attempt::run(self.runner.clone(), c, Purpose::Look));
-        futures_util::future::join_all(looks).await;
+        let mut looks: Vec<_> = claims.into_iter().map(|claim| self.spawn(claim, Purpose::Look)).collect();
+        while !looks.is_empty() {
+            let Some(ended) = self.tasks.join_next_with_id().await else { break };
+            let id = self.ended(ended);
+            looks.retain(|look| *look != id);
+        }
         if self.runner.is_stalled() && self.tasks.is_empty() {
             self.start(1, Purpose::Revive).await;
         }
@@ -113,15 +122,29 @@ impl Scheduler {
     }
 
     async fn start(&mut self, max: usize, purpose: Purpose) -> Option<Instant> {
-        let Some((claims, wake)) = self.claim(max, false).await else {
+        // In advance: a claim counts the attempt on disk.
+        let tokens = self.runner.limits(|limits, now| limits.take(max, now));
+        if tokens == 0 {
+            return Some(self.runner.limits(Limits::next));
+        }
+        let Some((claims, wake)) = self.claim(tokens, false).await else {
+            self.runner.limits(|limits, _| limits.give_back(tokens));
             return Some(Instant::now() + QUEUE_PAUSE);
         };
+        let sent = claims.iter().filter(|claim| claim.sent == Sent::No && claim.exhausted.is_none()).count();
+        self.runner.limits(|limits, _| limits.give_back(tokens - sent));
+        let more = claims.len() == tokens && tokens < max;
         for claim in claims {
-            let task = self.tasks.spawn(attempt::run(self.runner.clone(), claim, purpose));
-            self.claims.push((task.id(), claim));
+            self.spawn(claim, purpose);
         }
+        if more { Some(self.runner.limits(Limits::next)) } else { wake }
+    }
+
+    fn spawn(&mut self, claim: Claim, purpose: Purpose) -> Id {
+        let id = self.tasks.spawn(attempt::run(self.runner.clone(), claim, purpose)).id();
+        self.claims.push((id, claim));
         self.busy();
-        wake
+        id
     }
 
     async fn claim(&self, max: usize, in_doubt: bool) -> Option<(Vec<Claim>, Option<Instant>)> {
@@ -130,7 +153,8 @@ impl Scheduler {
             max,
             in_doubt,
             max_attempts: retry.max_attempts,
-            max_age: as_ms(retry.max_age),
+            // What is sent to a paused sink shows whether it is well again, however old it has become meanwhile.
+            max_age: if self.runner.is_paused() { u64::MAX } else { as_ms(retry.max_age) },
             longest_delay: as_ms(retry.max.max(self.runner.config.batch.linger)).saturating_mul(2),
         };
         let got = self.runner.queue.claim(self.runner.id, request).await.ok()?;
@@ -139,22 +163,23 @@ impl Scheduler {
         Some((got.claims, wake))
     }
 
-    fn ended(&mut self, ended: Result<(tokio::task::Id, ()), tokio::task::JoinError>) {
+    fn ended(&mut self, ended: Result<(Id, ()), JoinError>) -> Id {
         let id = match &ended {
             Ok((id, ())) => *id,
             Err(error) => error.id(),
         };
         self.probe = self.probe.filter(|probe| *probe != id);
-        let Some(at) = self.claims.iter().position(|(task, _)| *task == id) else { return };
+        let Some(at) = self.claims.iter().position(|(task, _)| *task == id) else { return id };
         let (_, claim) = self.claims.swap_remove(at);
         if let Err(error) = ended {
             // A bug in a sink must not keep the lane claimed until the next start. What the attempt did is not known.
             tracing::error!(sink = self.runner.config.name, seq = claim.seq, %error, "an attempt panicked");
             let delay = as_ms(self.runner.config.retry.max);
-            let sent = crate::queue::Sent::Began(self.runner.queue.now());
+            let sent = Sent::Began(self.runner.queue.now());
             self.runner.queue.finish(claim, Finish::Retry { delay, sent }, None);
         }
         self.busy();
+        id
     }
 
     fn busy(&self) {

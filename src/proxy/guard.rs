@@ -1,4 +1,4 @@
-//! The guard: leaves an upstream alone that has failed several times in a row, and has clients answered at once meanwhile.
+//! The guard: leaves an upstream alone that has failed several times in a row or too often, and has clients answered at once meanwhile.
 //!
 //! A failure is what leaves a client without a response of the agent: no connection, no valid head, none in time, or a 502, 503 or
 //! 504 of the upstream's own. Any other response, a 500 included, is the agent's, and a success here. A request that is offloaded
@@ -39,7 +39,7 @@ impl Guard {
     /// None where the configuration wants none.
     pub fn new(proxy: &str, config: config::Breaker, status: StatusCode) -> Option<Arc<Self>> {
         let state = State { breaker: Breaker::new(config), probing: false };
-        (config.consecutive_failures > 0).then(|| Arc::new(Self { proxy: proxy.to_owned(), status, state: Mutex::new(state) }))
+        config.is_on().then(|| Arc::new(Self { proxy: proxy.to_owned(), status, state: Mutex::new(state) }))
     }
 
     fn enter(self: &Arc<Self>) -> Result<Pass, ProxyError> {
@@ -72,8 +72,8 @@ impl Guard {
                 tracing::warn!(proxy = self.proxy, "the upstream fails: its breaker is open");
             }
         } else {
-            state.breaker.success();
-            if was != 0 {
+            state.breaker.success(Instant::now());
+            if was != 0 && state.breaker.gauge() == 0 {
                 tracing::info!(proxy = self.proxy, "the upstream answers again: its breaker is closed");
             }
         }

@@ -24,6 +24,9 @@ use super::store::{Store, Writes};
 use super::txn::{FOREIGN, Txn, TxnError};
 use super::{Attempt, Claim, ClaimRequest, Claims, Finish, Lane, Seq, SinkId, SinkSettings, State, codec, times};
 
+/// The reason of a pause whose reason can't be read.
+pub const PAUSED_UNREADABLY: &str = "paused; the reason can't be read";
+
 /// History kept per episode and sink: the first line and the newest ones.
 const HISTORY: u32 = 32;
 
@@ -344,7 +347,7 @@ impl SinkState {
         self.paused = self.row.paused.as_ref().map(|sealed| {
             seals.decode(sealed, &keys::sink(id)).unwrap_or_else(|error| {
                 tracing::error!(sink = self.name, %error, "why the sink is paused can't be read");
-                "paused; the reason can't be read".to_owned()
+                PAUSED_UNREADABLY.to_owned()
             })
         });
     }

@@ -7,9 +7,10 @@
 use std::fs::{File, OpenOptions};
 use std::io::{self, Read, Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 
 use futures_util::future::BoxFuture;
+use tokio::sync::Mutex;
 
 use super::{Cause, Delivery, Follow, Presence, Receipt, Sink, SinkError};
 
@@ -18,18 +19,14 @@ const TAIL: u64 = 64 << 20;
 
 /// The sink.
 pub struct FileSink {
-    inner: Arc<Inner>,
-}
-
-struct Inner {
     path: PathBuf,
     /// Opened with the first use, and again after an error.
-    file: Mutex<Option<File>>,
+    file: Arc<Mutex<Option<File>>>,
 }
 
 impl FileSink {
     pub(super) fn new(path: PathBuf) -> Self {
-        Self { inner: Arc::new(Inner { path, file: Mutex::new(None) }) }
+        Self { path, file: Arc::default() }
     }
 
     /// Runs `work` on the open file, off the async threads.
@@ -38,12 +35,13 @@ impl FileSink {
         what: &'static str,
         work: impl FnOnce(&mut File) -> io::Result<T> + Send + 'static,
     ) -> Result<T, SinkError> {
-        let inner = self.inner.clone();
+        let path = self.path.clone();
+        // Waited for here: a disk that hangs must take one thread, and not one for each that waits.
+        let mut slot = self.file.clone().lock_owned().await;
         let done = tokio::task::spawn_blocking(move || {
-            let mut slot = inner.file.lock().unwrap_or_else(PoisonError::into_inner);
             let mut file = match slot.take() {
                 Some(file) => file,
-                None => open(&inner.path)?,
+                None => open(&path)?,
             };
             let value = work(&mut file)?; // on an error the file is opened anew, and a torn line cut off
             *slot = Some(file);
@@ -52,7 +50,7 @@ impl FileSink {
         let result = done.await.unwrap_or_else(|panic| Err(io::Error::other(panic)));
         result.map_err(|error| SinkError {
             cause: Cause::Local,
-            message: format!("{what} {} failed: {error}", self.inner.path.display()),
+            message: format!("{what} {} failed: {error}", self.path.display()),
             retry_after: None,
             ambiguous: true, // it may be in the file and not on the disk
         })

@@ -1,12 +1,9 @@
 //! What sinks that speak HTTP have in common: the client, and what its errors mean.
 
-use std::time::Duration;
-
-use http::header::RETRY_AFTER;
 use http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
 use reqwest::{Method, Response, Url};
 
-use super::{Cause, SinkError};
+use super::{Cause, SinkError, wish};
 use crate::config;
 use crate::config::credentials::is_credential;
 
@@ -71,7 +68,7 @@ impl Client {
         if status.is_success() {
             return Ok(response);
         }
-        let retry_after = retry_after(response.headers());
+        let retry_after = wish::of(status, response.headers(), jiff::Timestamp::now());
         // So much more that a secret which is cut by the limit is still known as one.
         let longest = self.secrets.iter().map(String::len).max().unwrap_or(0);
         let says = match read(response, KEPT + longest).await {
@@ -136,16 +133,6 @@ fn broken(error: &reqwest::Error, changes: bool) -> SinkError {
     }
 }
 
-/// `Retry-After` in seconds or as a date (RFC 9110, 10.2.3).
-fn retry_after(headers: &HeaderMap) -> Option<Duration> {
-    let text = headers.get(RETRY_AFTER)?.to_str().ok()?.trim();
-    if let Ok(seconds) = text.parse() {
-        return Some(Duration::from_secs(seconds));
-    }
-    let date = jiff::fmt::rfc2822::parse(text).ok()?.timestamp();
-    Some(Duration::try_from(date.duration_since(jiff::Timestamp::now())).unwrap_or_default())
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -158,15 +145,5 @@ mod tests {
         let client = Client { http: reqwest::Client::new(), secrets: secrets(&headers) };
         let says = "no such token s3cret (Bearer s3cret), key k3y of acme";
         assert_eq!(client.without_secrets(says), "no such token [redacted] ([redacted]), key [redacted] of acme");
-    }
-
-    #[test]
-    fn retry_after_is_seconds_or_a_date() {
-        let after = |text: &str| retry_after(&[(RETRY_AFTER, text.parse().unwrap())].into_iter().collect());
-        assert_eq!(after("17"), Some(Duration::from_secs(17)));
-        assert_eq!(after("Wed, 21 Oct 2015 07:28:00 GMT"), Some(Duration::ZERO), "long ago is now");
-        let far = after("Fri, 31 Dec 2100 23:59:59 GMT").unwrap();
-        assert!(far > Duration::from_secs(3600 * 24 * 365));
-        assert_eq!(after("soon"), None);
     }
 }

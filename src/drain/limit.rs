@@ -1,0 +1,191 @@
+//! How much may begin: `rate`, and below it what [`Adaptive`] has found out.
+//!
+//! Each sending takes a token before its count is on disk; looking up takes none. The scheduler takes what there is and claims no more
+//! lanes than that. An attempt that has to send again takes its own token in advance, if there is none, and waits for it: so the scheduler,
+//! which always wants more, can't be quicker than it for ever.
+
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+use super::adaptive::Adaptive;
+use crate::config;
+
+/// How late a timer may be without a loss: a bucket of one token would lose a part of it each time.
+const LATE: Duration = Duration::from_millis(5);
+
+/// What the sums of fractions are wrong by at most.
+const ROUNDING: f64 = 1e-6;
+
+/// A bucket of tokens.
+#[derive(Debug)]
+pub struct Bucket {
+    per_second: f64,
+    burst: f64,
+    /// Below 0: taken in advance.
+    tokens: f64,
+    at: Instant,
+}
+
+impl Bucket {
+    /// Full.
+    pub fn new(per_second: f64, burst: u32, now: Instant) -> Self {
+        Self { per_second, burst: f64::from(burst), tokens: f64::from(burst), at: now }
+    }
+
+    pub fn per_second(&self) -> f64 {
+        self.per_second
+    }
+
+    /// From now on so many a second.
+    pub fn set(&mut self, per_second: f64, now: Instant) {
+        self.fill(now);
+        self.per_second = per_second;
+    }
+
+    fn fill(&mut self, now: Instant) {
+        let gained = now.saturating_duration_since(self.at).as_secs_f64() * self.per_second;
+        let most = self.burst + LATE.as_secs_f64() * self.per_second;
+        self.tokens = (self.tokens + gained).min(most);
+        self.at = self.at.max(now);
+    }
+
+    /// Tokens that are there, at most `max`.
+    pub fn whole(&mut self, max: usize, now: Instant) -> usize {
+        self.fill(now);
+        let there = (self.tokens + ROUNDING).max(0.0);
+        // Not negative, and at most a million.
+        #[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss)]
+        max.min(there as usize)
+    }
+
+    /// Takes so many, or puts them back.
+    fn spend(&mut self, tokens: f64) {
+        self.tokens -= tokens;
+    }
+
+    /// When there are so many.
+    fn ready(&self, tokens: f64) -> Instant {
+        let missing = tokens - ROUNDING - self.tokens;
+        if missing <= 0.0 { self.at } else { self.at + wait(missing, self.per_second) }
+    }
+}
+
+fn wait(tokens: f64, per_second: f64) -> Duration {
+    const LONGEST: Duration = Duration::from_secs(86_400);
+    Duration::try_from_secs_f64(tokens / per_second).unwrap_or(LONGEST).min(LONGEST)
+}
+
+/// All limits of a sink but `workers`.
+#[derive(Debug)]
+pub struct Limits {
+    rate: Option<Bucket>,
+    pub adaptive: Option<Adaptive>,
+}
+
+impl Limits {
+    pub fn new(config: &config::Sink, now: Instant) -> Self {
+        let config::Rate { per_second, burst } = config.rate;
+        Self {
+            rate: (per_second > 0.0).then(|| Bucket::new(per_second, burst, now)),
+            adaptive: config.adaptive.then(|| Adaptive::new(config.workers)),
+        }
+    }
+
+    fn buckets(&mut self) -> impl Iterator<Item = &mut Bucket> {
+        self.rate.iter_mut().chain(self.adaptive.as_mut().and_then(Adaptive::pace))
+    }
+
+    /// Takes as many tokens as there are, at most `max`.
+    pub fn take(&mut self, max: usize, now: Instant) -> usize {
+        if let Some(adaptive) = &mut self.adaptive {
+            adaptive.wanted(max, now);
+        }
+        let taken = self.buckets().fold(max, |max, bucket| bucket.whole(max, now));
+        self.spend(taken, 1.0);
+        taken
+    }
+
+    /// Puts back what wasn't needed.
+    pub fn give_back(&mut self, tokens: usize) {
+        self.spend(tokens, -1.0);
+    }
+
+    fn spend(&mut self, tokens: usize, sign: f64) {
+        let tokens = f64::from(u32::try_from(tokens).unwrap_or(u32::MAX));
+        self.buckets().for_each(|bucket| bucket.spend(sign * tokens));
+    }
+
+    /// Takes one in any case; from when on it may be used.
+    pub fn reserve(&mut self, now: Instant) -> Instant {
+        self.buckets().for_each(|bucket| bucket.fill(now));
+        self.spend(1, 1.0);
+        self.buckets().map(|bucket| bucket.ready(0.0)).fold(now, Instant::max)
+    }
+
+    /// When there is one, if nobody takes it before.
+    pub fn next(&mut self, now: Instant) -> Instant {
+        self.buckets().map(|bucket| bucket.ready(1.0)).fold(now, Instant::max)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn limits(per_second: f64, burst: u32, now: Instant) -> Limits {
+        Limits { rate: Some(Bucket::new(per_second, burst, now)), adaptive: None }
+    }
+
+    fn ms(n: u64) -> Duration {
+        Duration::from_millis(n)
+    }
+
+    #[test]
+    fn a_burst_goes_at_once_and_then_each_has_its_time() {
+        let now = Instant::now();
+        let mut l = limits(10.0, 3, now);
+        assert_eq!((l.take(100, now), l.take(100, now)), (3, 0));
+        assert_eq!(l.next(now), now + ms(100) - Duration::from_nanos(100), "to a rounding");
+        assert_eq!((l.take(100, now + ms(99)), l.take(100, now + ms(100)), l.take(100, now + ms(100))), (0, 1, 0));
+        assert_eq!(l.take(100, now + ms(60_000)), 3, "an idle hour saves up no more than the burst");
+    }
+
+    #[test]
+    fn timers_that_are_late_lose_nothing() {
+        let now = Instant::now();
+        let mut l = limits(30.0, 1, now);
+        let (mut at, mut taken) = (now, 0);
+        while at < now + ms(60_000) {
+            taken += l.take(100, at);
+            at = l.next(at).max(at) + ms(3);
+        }
+        assert!((1_799..=1_801).contains(&taken), "{taken}");
+    }
+
+    #[test]
+    fn what_was_not_needed_is_there_again() {
+        let now = Instant::now();
+        let mut l = limits(10.0, 5, now);
+        assert_eq!(l.take(5, now), 5);
+        l.give_back(4);
+        assert_eq!((l.next(now), l.take(100, now)), (now, 4));
+    }
+
+    #[test]
+    fn what_is_reserved_comes_before_what_is_taken_later() {
+        let now = Instant::now();
+        let mut l = limits(10.0, 1, now);
+        assert_eq!(l.reserve(now), now);
+        let second = l.reserve(now);
+        assert!(second > now + ms(99) && second <= now + ms(100));
+        assert_eq!((l.take(1, now + ms(100)), l.take(1, now + ms(200))), (0, 1), "the token of the first tenth is spoken for");
+    }
+
+    #[test]
+    fn without_limits_everything_goes() {
+        let now = Instant::now();
+        let mut l = Limits { rate: None, adaptive: None };
+        assert_eq!((l.take(7, now), l.next(now), l.reserve(now)), (7, now, now));
+    }
+}
