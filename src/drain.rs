@@ -4,6 +4,7 @@
 
 mod attempt;
 mod backoff;
+mod batch;
 mod progress;
 mod runner;
 mod scheduler;

@@ -1,4 +1,4 @@
-//! One sink's loop: as many claims as workers are free, an attempt for each.
+//! One sink's loop: as many lanes as workers are free, an attempt for what is claimed of each.
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -9,6 +9,7 @@ use tokio::task::JoinSet;
 use tokio::time::Instant;
 
 use super::attempt::{self, Purpose};
+use super::batch;
 use super::runner::{Course, Runner};
 use crate::clock::as_ms;
 use crate::queue::{Claim, ClaimRequest, Finish};
@@ -22,7 +23,7 @@ const QUEUE_PAUSE: Duration = Duration::from_secs(1);
 struct Scheduler {
     runner: Arc<Runner>,
     tasks: JoinSet<()>,
-    claims: Vec<(tokio::task::Id, Claim)>,
+    claims: Vec<(tokio::task::Id, Vec<Claim>)>,
     /// The attempt that shows whether the breaker may close. Older ones may wait for their confirmation for long: they don't count.
     probe: Option<tokio::task::Id>,
 }
@@ -73,9 +74,9 @@ impl Scheduler {
         }
         let before = self.tasks.len();
         match self.runner.course() {
-            Course::Run => self.start(free, Purpose::Deliver).await,
+            Course::Run => self.start(free, self.batch(), Purpose::Deliver).await,
             Course::Probe if self.probe.is_none() => {
-                let wake = self.start(1, Purpose::Deliver).await;
+                let wake = self.start(1, 1, Purpose::Deliver).await;
                 self.probe = self.claims.last().map(|(task, _)| *task).filter(|_| self.tasks.len() > before);
                 wake
             }
@@ -88,11 +89,11 @@ impl Scheduler {
     /// A stalled sink: look up what is unconfirmed; if nothing has appeared, send one, the oldest, and see.
     async fn look(&mut self) -> Option<Instant> {
         let workers = self.runner.config.workers;
-        let (claims, _) = self.claim(workers, true).await?;
+        let (claims, _) = self.claim(workers, 1, true).await?;
         let looks = claims.into_iter().map(|c| attempt::run(self.runner.clone(), c, Purpose::Look));
         futures_util::future::join_all(looks).await;
         if self.runner.is_stalled() && self.tasks.is_empty() {
-            self.start(1, Purpose::Revive).await;
+            self.start(1, 1, Purpose::Revive).await;
         }
         match self.runner.course() {
             Course::Wait(until) => Some(until),
@@ -100,22 +101,29 @@ impl Scheduler {
         }
     }
 
-    async fn start(&mut self, max: usize, purpose: Purpose) -> Option<Instant> {
-        let Some((claims, wake)) = self.claim(max, false).await else {
+    /// Episodes of a lane in one call, at most. One whose only attempt was in a batch would have had none of its own.
+    fn batch(&self) -> usize {
+        let Runner { sink, config, .. } = &*self.runner;
+        if sink.batches() && config.retry.max_attempts > 1 { config.batch.max_items } else { 1 }
+    }
+
+    async fn start(&mut self, max: usize, batch: usize, purpose: Purpose) -> Option<Instant> {
+        let Some((claims, wake)) = self.claim(max, batch, false).await else {
             return Some(Instant::now() + QUEUE_PAUSE);
         };
-        for claim in claims {
-            let task = self.tasks.spawn(attempt::run(self.runner.clone(), claim, purpose));
-            self.claims.push((task.id(), claim));
+        for together in claims.chunk_by(|a, b| a.lane == b.lane) {
+            let task = self.tasks.spawn(batch::run(self.runner.clone(), together.to_vec(), purpose));
+            self.claims.push((task.id(), together.to_vec()));
         }
         self.busy();
         wake
     }
 
-    async fn claim(&self, max: usize, in_doubt: bool) -> Option<(Vec<Claim>, Option<Instant>)> {
+    async fn claim(&self, max: usize, batch: usize, in_doubt: bool) -> Option<(Vec<Claim>, Option<Instant>)> {
         let retry = &self.runner.config.retry;
         let request = ClaimRequest {
             max,
+            batch,
             in_doubt,
             max_attempts: retry.max_attempts,
             max_age: as_ms(retry.max_age),
@@ -134,13 +142,15 @@ impl Scheduler {
         };
         self.probe = self.probe.filter(|probe| *probe != id);
         let Some(at) = self.claims.iter().position(|(task, _)| *task == id) else { return };
-        let (_, claim) = self.claims.swap_remove(at);
+        let (_, claims) = self.claims.swap_remove(at);
         if let Err(error) = ended {
             // A bug in a sink must not keep the lane claimed until the next start. What the attempt did is not known.
-            tracing::error!(sink = self.runner.config.name, seq = claim.seq, %error, "an attempt panicked");
+            tracing::error!(sink = self.runner.config.name, seq = claims[0].seq, %error, "an attempt panicked");
             let delay = as_ms(self.runner.config.retry.max);
             let sent = crate::queue::Sent::Began(self.runner.queue.now());
-            self.runner.queue.finish(claim, Finish::Retry { delay, sent }, None);
+            for claim in claims {
+                self.runner.queue.finish(claim, Finish::Retry { delay, sent }, None);
+            }
         }
         self.busy();
     }

@@ -306,7 +306,7 @@ impl Run {
             prop_assert!(rounds < 100, "inv6: what is pending can't be claimed");
             self.step(&Step::Tick(DAY / 4))?;
             for sink in [false, true] {
-                self.step(&Step::Do(vec![Act::Claim { sink, max: 9, in_doubt: false, heard: true }]))?;
+                self.step(&Step::Do(vec![Act::Claim { sink, max: 9, batch: 1, in_doubt: false, heard: true }]))?;
             }
             while !self.claims.is_empty() {
                 self.step(&Step::Do(vec![Act::Finish(0, Finish::Delivered { confirmed_in: None })]))?;
