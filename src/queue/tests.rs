@@ -1,5 +1,6 @@
 //! The queue as its users see it, on a store that can crash.
 
+mod batch;
 mod carried;
 mod damage;
 mod former;

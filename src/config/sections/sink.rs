@@ -87,11 +87,8 @@ pub fn sink(mut s: Section<'_>) -> Sink {
 
 fn graphiti(s: &mut Section<'_>) -> Graphiti {
     let url = s.require("url", "\"http://host:port\"", base_url).unwrap_or_default();
-    let format = s.get(
-        "format",
-        GraphitiFormat::Turn,
-        choice(&[("turn", GraphitiFormat::Turn), ("messages", GraphitiFormat::Messages)]),
-    );
+    let format =
+        s.get("format", GraphitiFormat::Turn, choice(&[("turn", GraphitiFormat::Turn), ("messages", GraphitiFormat::Messages)]));
     let mut c = s.table("confirm", Header::Inline);
     let confirm = Confirm {
         read_back: c.get("mode", true, choice(&[("read_back", true), ("accepted", false)])),
