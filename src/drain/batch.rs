@@ -17,7 +17,7 @@ use crate::queue::{Claim, Finish, Sent};
 use crate::sink::{BatchError, Cause, Delivery, Receipt, SinkError};
 
 /// What the episodes of one call may say together (bytes); one that says more goes alone.
-const LARGEST: usize = 4 << 20;
+const LARGEST: usize = 1 << 20;
 
 /// Makes the attempt that these claims, of one lane and in its order, are for; finishes them all.
 pub async fn run(runner: Arc<Runner>, mut claims: Vec<Claim>, purpose: Purpose) {
@@ -60,7 +60,9 @@ async fn send(runner: &Arc<Runner>, claims: &[Claim], deliveries: Vec<Delivery>,
     let now = runner.queue.now();
     let (taken, not_taken) = claims.split_at(taken);
     if receipt == Receipt::Accepted {
-        taken.iter().for_each(|claim| runner.queue.accepted(*claim));
+        for claim in taken {
+            runner.queue.accepted(*claim);
+        }
     }
     // Before the others are followed, which may take long.
     if let Some(error) = error {

@@ -175,7 +175,9 @@ impl Engine {
         }
         // All of them or, where a read failed, none: nobody would ever end a claim that he wasn't told of.
         let claimed = &mut self.sink(id).claimed;
-        claims.iter().for_each(|claim| claimed.add(claim));
+        for claim in &claims {
+            claimed.add(claim);
+        }
         Ok(Claims { claims, next_due })
     }
 

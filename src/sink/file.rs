@@ -34,7 +34,11 @@ impl FileSink {
 
     /// One write and one sync, whatever their number.
     async fn append(&self, deliveries: &[Delivery]) -> Result<Receipt, SinkError> {
-        let lines: String = deliveries.iter().map(|delivery| format!("{}\n", delivery.episode.to_json())).collect();
+        let mut lines = String::new();
+        for delivery in deliveries {
+            lines.push_str(&delivery.episode.to_json().to_string());
+            lines.push('\n');
+        }
         self.with("writing to", move |file| {
             file.write_all(lines.as_bytes())?;
             file.sync_data()

@@ -309,9 +309,9 @@ mod tests {
 
     #[test]
     fn several_episodes_are_the_messages_of_one_request_and_each_message_may_be_one_of_its_own() {
-        let turn = |n: u128| Delivery {
-            episode: Arc::new(Episode { id: Uuid::from_u128(n), ..turn() }),
-            at: 1_767_225_600_000 + n as u64,
+        let turn = |n: u64| Delivery {
+            episode: Arc::new(Episode { id: Uuid::from_u128(n.into()), ..turn() }),
+            at: 1_767_225_600_000 + n,
         };
         let told = |format| {
             let body = body(&[turn(1), turn(2)], format);

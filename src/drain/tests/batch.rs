@@ -248,6 +248,30 @@ async fn inv7_what_a_sink_takes_and_forgets_of_a_call_is_sent_again_in_order() {
     assert_eq!(bench.drain.statuses()[0].state, "running");
 }
 
+#[tokio::test]
+async fn inv5_of_a_lane_with_several_groups_each_goes_to_its_own_and_in_order() {
+    let service = crate::demo::graph::Graph::start(crate::demo::graph::Options::default()).await.unwrap();
+    let text = format!(
+        r#"
+        proxy = [{{ name = "agent", listen = "127.0.0.1:0", upstream = "http://127.0.0.1:9" }}]
+        sink = [{{ name = "graph", type = "graphiti", url = "{}", order_by = "session" }}]
+        "#,
+        service.url()
+    );
+    let config = config::read(&text, std::path::Path::new("test"), &config::Input::default()).unwrap();
+    let sink = crate::sink::open(&config.sinks[0]).unwrap();
+    let groups = ["a", "a", "b", "a"];
+    let of = |(n, group): (u64, &&str)| {
+        let episode = crate::episode::Episode { group: Some((*group).to_owned()), ..episode("s", n) };
+        Delivery { episode: Arc::new(episode), at: START + n }
+    };
+    let deliveries: Vec<_> = (1..).zip(&groups).map(of).collect();
+    assert_eq!(sink.deliver_batch(&deliveries).await.unwrap(), Receipt::Accepted);
+    let posted: Vec<_> = service.posted().into_iter().map(|posted| (posted.message.name, posted.group)).collect();
+    let expected = deliveries.iter().map(|d| (d.episode.id.to_string(), d.episode.group().to_owned()));
+    assert_eq!(posted, expected.collect::<Vec<_>>());
+}
+
 #[tokio::test(start_paused = true)]
 async fn inv6_a_sink_that_panics_in_a_call_keeps_no_lane() {
     let graph = Graph::new(None, |_, n| if n == 2 { Act::Panic } else { Act::Take(secs(1)) });
