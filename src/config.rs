@@ -284,6 +284,17 @@ pub struct Graphiti {
     pub url: String,
     /// How a delivery is proved.
     pub confirm: Confirm,
+    /// What an episode becomes there.
+    pub format: GraphitiFormat,
+}
+
+/// `sink.format`
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum GraphitiFormat {
+    /// One message, whose text names who said what.
+    Turn,
+    /// A message for each of the episode's.
+    Messages,
 }
 
 /// `confirm = { mode, timeout, poll }`

@@ -7,6 +7,7 @@
 mod adaptive;
 mod attempt;
 mod backoff;
+mod batch;
 mod limit;
 mod pause;
 mod progress;

@@ -1,10 +1,12 @@
 //! The queue: an embedded write-ahead store of episodes with one lane per ordering key and sink.
 //!
 //! It knows lanes and bytes; it knows neither HTTP nor Graphiti. `keys` has the layout, `append` how episodes come in, `import` how those of
-//! another queue do, `engine` what can happen to them then, `heads` which is the next of a lane, `park` which lanes wait for a dead letter, `seal` what of it nobody else can read,
-//! `holds` what may not begin yet, `notes` what is remembered beside them, `commit` the one thread that writes, `store` the disk.
+//! another queue do, `engine` what can happen to them then, `heads` which is the next of a lane, `batch` what may go together with it, `park`
+//! which lanes wait for a dead letter, `seal` what of it nobody else can read, `holds` what may not begin yet, `notes` what is remembered
+//! beside them, `commit` the one thread that writes, `store` the disk.
 
 mod append;
+mod batch;
 mod check;
 mod codec;
 mod commit;

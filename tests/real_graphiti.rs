@@ -32,6 +32,11 @@ impl World {
 
     /// `confirm` is how long nothing may appear in the graph before the sink counts as stalled.
     fn offramp(&self, confirm: &str) -> Offramp {
+        self.offramp_with(confirm, "")
+    }
+
+    /// The same with further keys of the sink.
+    fn offramp_with(&self, confirm: &str, keys: &str) -> Offramp {
         let config = format!(
             r#"
             [[proxy]]
@@ -56,6 +61,7 @@ impl World {
             retry = {{ max_attempts = 20, initial = "100ms", max = "1s", jitter = "full", max_age = "1h" }}
             breaker = {{ consecutive_failures = 5, open_for = "1s" }}
             confirm = {{ mode = "read_back", timeout = "{confirm}", poll = "100ms" }}
+            {keys}
 
             [admin]
             listen = "127.0.0.1:0"
@@ -161,6 +167,43 @@ fn inv5_inv7_fifty_exchanges_reach_a_real_graphiti_once_and_in_order() {
 
     world.assert_graph_holds(&exchanges, &offramp.episodes());
     assert!(offramp.stop().success(), "SIGTERM ends in exit code 0");
+}
+
+#[test]
+fn inv5_inv7_a_real_graphiti_takes_calls_of_many_in_order() {
+    let world = World::new();
+    let mut offramp = world.offramp_with("60s", "batch = { max_items = 8 }");
+
+    let exchanges = world.converse(&offramp, &sessions(4), 12);
+    offramp.wait_for_delivery(48, LIMIT);
+
+    world.assert_graph_holds(&exchanges, &offramp.episodes());
+    let calls = world.graphiti.service.log().matches("accepted ").count();
+    assert!((4..40).contains(&calls), "{calls} calls");
+}
+
+#[test]
+fn inv5_inv7_a_real_graphiti_holds_each_message_of_a_turn_in_its_order() {
+    let world = World::new();
+    let mut offramp = world.offramp_with("60s", "batch = { max_items = 8 }\nformat = \"messages\"");
+
+    world.converse(&offramp, &sessions(2), 5);
+    offramp.wait_for_delivery(10, LIMIT);
+
+    let mut nodes = world.graphiti.nodes();
+    nodes.sort_by_key(|node| (text(node, "group_id").to_owned(), micros(node, "valid_at")));
+    for session in sessions(2) {
+        let stored = nodes.iter().filter(|node| node["group_id"] == group_of(&session).as_str());
+        let stored: Vec<_> = stored.map(|node| (text(node, "name").to_owned(), text(node, "content").to_owned())).collect();
+        let mut episodes: Vec<_> = offramp.episodes().into_iter().filter(|episode| episode["session"] == *session).collect();
+        episodes.sort_by_key(|episode| episode["seq"].as_u64());
+        let expected = episodes.iter().flat_map(|episode| {
+            let said = |n: usize| text(&episode["messages"][n], "content").to_owned();
+            let id = text(episode, "id");
+            [(format!("{id}/1"), format!("(user): {}", said(0))), (id.to_owned(), format!("(assistant): {}", said(1)))]
+        });
+        assert_eq!(stored, expected.collect::<Vec<_>>());
+    }
 }
 
 #[test]

@@ -24,13 +24,13 @@ use crate::sink::{Cause, Delivery, Follow, Presence, Receipt, SinkError};
 const FAILED_LOOKS: u32 = 3;
 
 /// How long the disk may take to hand out a record.
-const READ: Duration = Duration::from_secs(5);
+pub const READ: Duration = Duration::from_secs(5);
 
 /// How long the queue may take to write something down: longer than it waits for the disk itself.
 pub const WRITE: Duration = Duration::from_secs(60);
 
 /// How much longer than `timeout` a call of a sink may take. Each looks after its own time-outs: this is for one that doesn't.
-const MARGIN: Duration = Duration::from_secs(5);
+pub const MARGIN: Duration = Duration::from_secs(5);
 
 /// Requests that a look-up may need.
 const REQUESTS: u32 = 4;
@@ -51,8 +51,15 @@ pub enum Purpose {
     Revive,
 }
 
+/// Whether what is sent again may be there all the same, or be on its way.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum IsThere {
+    No,
+    Maybe,
+}
+
 /// How it ended.
-enum Ending {
+pub enum Ending {
     /// It is there; for a sink that confirms, when it had been sent (ms), and whether what was seen is surely what was sent then.
     Delivered { sent: Option<u64>, surely: bool },
     /// The sink, or the way there, failed.
@@ -71,12 +78,16 @@ enum Ending {
     Gone,
 }
 
-struct Work {
+/// An episode under way.
+pub struct Work {
     runner: Arc<Runner>,
     claim: Claim,
     delivery: Delivery,
     purpose: Purpose,
-    attempts: u32,
+    /// Attempts begun so far.
+    pub attempts: u32,
+    /// When it became its turn, in a call that others were in before it (ms): what a sink takes together it makes one after the other.
+    pub turn: u64,
     /// Held while this is the one that is sent again on suspicion.
     trial: Option<OwnedSemaphorePermit>,
 }
@@ -97,8 +108,7 @@ pub async fn run(runner: Arc<Runner>, claim: Claim, purpose: Purpose) {
         Ok(None) | Err(ReadError::Unreadable(_)) => (Ending::Unreadable { reason: "unreadable" }, claim.attempts),
         Ok(Some(episode)) => {
             let delivery = Delivery { episode: Arc::new(episode), at: claim.at };
-            let attempts = claim.attempts;
-            let mut work = Work { runner: runner.clone(), claim, delivery, purpose, attempts, trial: None };
+            let mut work = Work::new(runner.clone(), claim, delivery, purpose);
             (work.start().await, work.attempts)
         }
     };
@@ -106,12 +116,29 @@ pub async fn run(runner: Arc<Runner>, claim: Claim, purpose: Purpose) {
 }
 
 impl Work {
+    pub fn new(runner: Arc<Runner>, claim: Claim, delivery: Delivery, purpose: Purpose) -> Self {
+        Self { runner, claim, delivery, purpose, attempts: claim.attempts, turn: 0, trial: None }
+    }
+
     /// Sends, unless an earlier attempt is in doubt.
     async fn start(&mut self) -> Ending {
         match (self.claim.sent, self.claim.exhausted) {
             (Sent::No, Some(reason)) => Ending::Exhausted { reason },
             (Sent::No, None) => self.send().await,
-            (Sent::Began(sent) | Sent::Accepted(sent), _) => self.follow(self.claim.sent, sent, true).await,
+            (Sent::Began(sent), _) => {
+                self.settle(sent).await;
+                self.follow(self.claim.sent, sent, true).await
+            }
+            (Sent::Accepted(sent), _) => self.follow(self.claim.sent, sent, true).await,
+        }
+    }
+
+    /// Waits until it would show what an attempt has done whose end is not known. A look before that proves nothing.
+    async fn settle(&self, sent: u64) {
+        let since = Duration::from_millis(self.runner.queue.now().saturating_sub(sent));
+        let left = self.runner.sink.settle().saturating_sub(since);
+        if !left.is_zero() {
+            tokio::time::sleep(left).await;
         }
     }
 
@@ -140,11 +167,11 @@ impl Work {
     }
 
     /// Looks until it is there, or certainly isn't.
-    async fn follow(&mut self, known: Sent, sent: u64, in_doubt: bool) -> Ending {
+    pub async fn follow(&mut self, known: Sent, sent: u64, in_doubt: bool) -> Ending {
         let runner = self.runner.clone();
         let follow = runner.sink.follow();
         let mut stalled = runner.stalled.subscribe();
-        let case = Case { sent, started: runner.queue.now(), in_doubt, patience: self.patience(follow) };
+        let case = Case { sent: sent.max(self.turn), started: runner.queue.now(), in_doubt, patience: self.patience(follow) };
         let mut failed = 0;
         loop {
             match within(runner.config.timeout * REQUESTS, false, runner.sink.look_up(&self.delivery)).await {
@@ -152,7 +179,7 @@ impl Work {
                     let surely = !(self.purpose == Purpose::Revive && self.claim.sent != Sent::No);
                     return Ending::Delivered { sent: Some(sent), surely };
                 }
-                Ok(Presence::Unknown) => return self.resend(known).await,
+                Ok(Presence::Unknown) => return self.resend(known, IsThere::Maybe).await,
                 Ok(Presence::Absent) => failed = 0,
                 Err(error) => {
                     failed += 1;
@@ -164,7 +191,7 @@ impl Work {
             }
             let Some(follow) = follow else {
                 if failed == 0 {
-                    return self.resend(known).await;
+                    return self.resend(known, IsThere::No).await;
                 }
                 tokio::time::sleep(runner.config.retry.initial).await;
                 continue;
@@ -172,13 +199,13 @@ impl Work {
             if failed == 0 {
                 match (self.purpose, runner.progress(|p| p.judge(case, follow, runner.queue.now()))) {
                     (Purpose::Look, _) => return Ending::Absent { sent: known },
-                    (Purpose::Revive, _) if in_doubt => return self.resend(known).await,
-                    (_, Verdict::Lost) => return self.resend(known).await,
+                    (Purpose::Revive, _) if in_doubt => return self.resend(known, IsThere::Maybe).await,
+                    (_, Verdict::Lost) => return self.resend(known, IsThere::Maybe).await,
                     (_, Verdict::Stalled) => return Ending::Stalled { sent: known },
                     (_, Verdict::LostIfAlone) => {
                         self.trial = runner.trial.clone().try_acquire_owned().ok();
                         if self.trial.is_some() {
-                            return self.resend(known).await;
+                            return self.resend(known, IsThere::Maybe).await;
                         }
                     }
                     (_, Verdict::Wait) => {}
@@ -194,7 +221,7 @@ impl Work {
     }
 
     /// Counts one more attempt on disk, then sends.
-    async fn resend(&mut self, known: Sent) -> Ending {
+    async fn resend(&mut self, known: Sent, is_there: IsThere) -> Ending {
         if let Some(reason) = self.claim.exhausted {
             return Ending::Exhausted { reason };
         }
@@ -208,6 +235,9 @@ impl Work {
             Ok(Ok(Some(attempts))) => {
                 tracing::info!(sink = self.runner.config.name, id = %self.delivery.episode.id, attempts, "sending again");
                 self.attempts = attempts;
+                if is_there == IsThere::Maybe {
+                    self.runner.possible_duplicates.inc();
+                }
                 self.send().await
             }
             Ok(Ok(None) | Err(_)) | Err(_) => Ending::Gone,
@@ -228,14 +258,17 @@ impl Work {
 /// A call of a sink, as long as it may take at most. `changes`: whether it would have changed something.
 async fn within<T>(timeout: Duration, changes: bool, call: impl Future<Output = Result<T, SinkError>>) -> Result<T, SinkError> {
     let limit = timeout + MARGIN;
-    tokio::time::timeout(limit, call).await.unwrap_or_else(|_| {
-        let message = format!("no answer within {limit:?}");
-        Err(SinkError { cause: Cause::Timeout, message, retry_after: None, ambiguous: changes })
-    })
+    tokio::time::timeout(limit, call).await.unwrap_or_else(|_| Err(no_answer(limit, changes)))
 }
 
-/// What the ending means for the episode and for the sink; finishes the claim.
-async fn record(
+/// What a call means that does not end.
+pub fn no_answer(limit: Duration, changes: bool) -> SinkError {
+    let message = format!("no answer within {limit:?}");
+    SinkError { cause: Cause::Timeout, message, retry_after: None, ambiguous: changes }
+}
+
+/// What the ending means for the episode and for the sink; finishes the claim. Whether the episode has come to its end.
+pub async fn record(
     runner: &Runner,
     claim: Claim,
     purpose: Purpose,
@@ -243,7 +276,7 @@ async fn record(
     captured_at: Option<u64>,
     ending: Ending,
     began: Instant,
-) {
+) -> bool {
     let (now, took) = (runner.queue.now(), began.elapsed());
     // It was there to be asked, whatever it said.
     if purpose == Purpose::Probe && matches!(ending, Ending::Delivered { .. } | Ending::Stalled { .. } | Ending::Absent { .. }) {
@@ -275,24 +308,37 @@ async fn record(
             let counted = claim.sent == Sent::No && claim.exhausted.is_none();
             let finish = if counted { Finish::Uncount } else { Finish::Hold { sent: claim.sent } };
             runner.queue.finish(claim, finish, None);
-            return;
+            return false;
         }
         Ending::Absent { sent } => {
             runner.queue.finish(claim, Finish::Hold { sent }, None);
-            return;
+            return false;
         }
         Ending::Gone => {
             runner.queue.finish(claim, Finish::Hold { sent: claim.sent }, None);
-            return;
+            return false;
         }
     };
+    close(runner, claim, attempts, (outcome, finish), error, took);
+    matches!(finish, Finish::Delivered { .. } | Finish::Dead { .. })
+}
+
+/// Counts the attempt, finishes the claim, and leaves a line of history.
+pub fn close(
+    runner: &Runner,
+    claim: Claim,
+    attempts: u32,
+    (outcome, finish): (&str, Finish),
+    error: Option<SinkError>,
+    took: Duration,
+) {
     runner.count(outcome, took);
     if let Finish::Dead { reason } = finish {
         runner.metrics.sink_dead.with_label_values(&[runner.config.name.as_str(), reason]).inc();
         tracing::warn!(sink = runner.config.name, seq = claim.seq, reason, "an episode is a dead letter");
     }
     let line = Attempt {
-        at: now,
+        at: runner.queue.now(),
         attempt: attempts,
         outcome: outcome.to_owned(),
         status: error.as_ref().and_then(|e| e.cause.status()),
@@ -303,7 +349,7 @@ async fn record(
 }
 
 /// What a failure means: `pause_on`, `retry_on`, everything else is dead.
-async fn classify(
+pub async fn classify(
     runner: &Runner,
     error: &SinkError,
     sent: Sent,

@@ -4,8 +4,8 @@
 //! can be seen is only which episodes appear. From that:
 //! - *later ones appear* and ours has had three times the longest wait ever seen: it is lost, send it again;
 //! - *nothing appears* for as long as `confirm.timeout`: the sink is stalled, pour nothing more into it;
-//! - *after a restart or an ambiguous end*, when nothing has appeared for three times the longest wait: one episode, and only one at a
-//!   time, is sent again; when it appears the first rule takes care of the others.
+//! - *after a restart or an ambiguous end*, when nothing was seen to appear for three times the longest wait: one episode, and only one at
+//!   a time, is sent again; when it appears the first rule takes care of the others. While nobody looked nothing could be seen.
 //!
 //! A stalled sink that shows an episode again after it was sent a second time may have been restarted, with all that it had taken lost, or
 //! only slow, and this is the first copy. So that one proves that the sink lives, and nothing about the others: the third rule decides.
@@ -46,7 +46,7 @@ pub enum Verdict {
 /// One episode's case.
 #[derive(Debug, Clone, Copy)]
 pub struct Case {
-    /// When it was sent, or the attempt began.
+    /// When it was sent, or the attempt began; of one that was not the first in its call, when it was its turn.
     pub sent: u64,
     /// When this claim began to look.
     pub started: u64,
@@ -80,7 +80,7 @@ impl Progress {
             Verdict::Lost
         } else if waited(case.started.max(self.last_confirmed)) >= as_ms(case.patience) {
             Verdict::Stalled
-        } else if case.in_doubt && waited(case.sent.max(self.last_confirmed)) >= settle {
+        } else if case.in_doubt && waited(case.sent.max(case.started).max(self.last_confirmed)) >= settle {
             Verdict::LostIfAlone
         } else {
             Verdict::Wait
@@ -141,5 +141,8 @@ mod tests {
         assert_eq!(p.judge(case(0, true), FOLLOW, 39_000), Verdict::LostIfAlone);
         p.confirm(0, 30_000, true);
         assert_eq!(p.judge(case(0, true), FOLLOW, 119_999), Verdict::Wait, "others still appear, and took 30 s");
+        let late = Case { started: 1_000_000, ..case(0, true) };
+        assert_eq!(p.judge(late, FOLLOW, 1_089_999), Verdict::Wait, "nobody looked before");
+        assert_eq!(p.judge(late, FOLLOW, 1_090_000), Verdict::LostIfAlone);
     }
 }

@@ -4,7 +4,7 @@ use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use prometheus::{Histogram, IntGauge};
+use prometheus::{Histogram, IntCounter, IntGauge};
 use tokio::sync::{Notify, Semaphore, watch};
 use tokio::time::Instant;
 
@@ -29,6 +29,7 @@ pub struct Runner {
     pub metrics: Metrics,
     pub attempt_seconds: Histogram,
     pub lag_seconds: Histogram,
+    pub possible_duplicates: IntCounter,
     pub busy: AtomicUsize,
     pub busy_gauge: IntGauge,
     pub breaker_gauge: IntGauge,
@@ -103,6 +104,7 @@ impl Runner {
             id,
             attempt_seconds: metrics.sink_attempt.with_label_values(&label),
             lag_seconds: metrics.sink_delivery_lag.with_label_values(&label),
+            possible_duplicates: metrics.sink_possible_duplicates.with_label_values(&label),
             busy: AtomicUsize::new(0),
             busy_gauge: metrics.sink_workers_busy.with_label_values(&label),
             breaker_gauge: metrics.sink_breaker_state.with_label_values(&label),

@@ -1,4 +1,4 @@
-//! One sink's loop: as many claims as workers are free, an attempt for each.
+//! One sink's loop: as many lanes as workers are free, an attempt for what is claimed of each.
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -8,7 +8,8 @@ use tokio::sync::watch;
 use tokio::task::{Id, JoinError, JoinSet};
 use tokio::time::Instant;
 
-use super::attempt::{self, Purpose};
+use super::attempt::Purpose;
+use super::batch;
 use super::limit::Limits;
 use super::runner::{Course, Runner};
 use crate::clock::as_ms;
@@ -23,7 +24,7 @@ const QUEUE_PAUSE: Duration = Duration::from_secs(1);
 struct Scheduler {
     runner: Arc<Runner>,
     tasks: JoinSet<()>,
-    claims: Vec<(Id, Claim)>,
+    claims: Vec<(Id, Vec<Claim>)>,
     /// The attempt that shows whether the breaker may close. Older ones may wait for their confirmation for long: they don't count.
     probe: Option<Id>,
 }
@@ -87,9 +88,9 @@ impl Scheduler {
         }
         let before = self.tasks.len();
         match self.runner.course() {
-            Course::Run => self.start(free, Purpose::Deliver).await,
+            Course::Run => self.start(free, self.batch(), Purpose::Deliver).await,
             Course::Probe if self.probe.is_none() => {
-                let wake = self.start(1, Purpose::Probe).await;
+                let wake = self.start(1, 1, Purpose::Probe).await;
                 self.probe = self.claims.last().map(|(task, _)| *task).filter(|_| self.tasks.len() > before);
                 if self.probe.is_some() {
                     self.runner.probes();
@@ -105,15 +106,15 @@ impl Scheduler {
     /// A stalled sink: look up what is unconfirmed; if nothing has appeared, send one, the oldest, and see.
     async fn look(&mut self) -> Option<Instant> {
         let workers = self.runner.config.workers;
-        let (claims, _) = self.claim(workers, true).await?;
-        let mut looks: Vec<_> = claims.into_iter().map(|claim| self.spawn(claim, Purpose::Look)).collect();
+        let (claims, _) = self.claim(workers, 1, true).await?;
+        let mut looks: Vec<_> = claims.into_iter().map(|claim| self.spawn(vec![claim], Purpose::Look)).collect();
         while !looks.is_empty() {
             let Some(ended) = self.tasks.join_next_with_id().await else { break };
             let id = self.ended(ended);
             looks.retain(|look| *look != id);
         }
         if self.runner.is_stalled() && self.tasks.is_empty() {
-            self.start(1, Purpose::Revive).await;
+            self.start(1, 1, Purpose::Revive).await;
         }
         match self.runner.course() {
             Course::Wait(until) => Some(until),
@@ -121,36 +122,44 @@ impl Scheduler {
         }
     }
 
-    async fn start(&mut self, max: usize, purpose: Purpose) -> Option<Instant> {
-        // In advance: a claim counts the attempt on disk.
+    /// Episodes of a lane in one call, at most. One whose only attempt was in a batch would have had none of its own.
+    fn batch(&self) -> usize {
+        let Runner { sink, config, .. } = &*self.runner;
+        if sink.batches() && config.retry.max_attempts > 1 { config.batch.max_items } else { 1 }
+    }
+
+    async fn start(&mut self, max: usize, batch: usize, purpose: Purpose) -> Option<Instant> {
+        // In advance: a claim counts the attempt on disk. A call takes a token, however many episodes are in it.
         let tokens = self.runner.limits(|limits, now| limits.take(max, now));
         if tokens == 0 {
             return Some(self.runner.limits(Limits::next));
         }
-        let Some((claims, wake)) = self.claim(tokens, false).await else {
+        let Some((claims, wake)) = self.claim(tokens, batch, false).await else {
             self.runner.limits(|limits, _| limits.give_back(tokens));
             return Some(Instant::now() + QUEUE_PAUSE);
         };
-        let sent = claims.iter().filter(|claim| claim.sent == Sent::No && claim.exhausted.is_none()).count();
+        let calls: Vec<_> = claims.chunk_by(|a, b| a.lane == b.lane).map(<[Claim]>::to_vec).collect();
+        let sent = calls.iter().filter(|call| call[0].sent == Sent::No && call[0].exhausted.is_none()).count();
         self.runner.limits(|limits, _| limits.give_back(tokens - sent));
-        let more = claims.len() == tokens && tokens < max;
-        for claim in claims {
-            self.spawn(claim, purpose);
+        let more = calls.len() == tokens && tokens < max;
+        for call in calls {
+            self.spawn(call, purpose);
         }
         if more { Some(self.runner.limits(Limits::next)) } else { wake }
     }
 
-    fn spawn(&mut self, claim: Claim, purpose: Purpose) -> Id {
-        let id = self.tasks.spawn(attempt::run(self.runner.clone(), claim, purpose)).id();
-        self.claims.push((id, claim));
+    fn spawn(&mut self, claims: Vec<Claim>, purpose: Purpose) -> Id {
+        let id = self.tasks.spawn(batch::run(self.runner.clone(), claims.clone(), purpose)).id();
+        self.claims.push((id, claims));
         self.busy();
         id
     }
 
-    async fn claim(&self, max: usize, in_doubt: bool) -> Option<(Vec<Claim>, Option<Instant>)> {
+    async fn claim(&self, max: usize, batch: usize, in_doubt: bool) -> Option<(Vec<Claim>, Option<Instant>)> {
         let retry = &self.runner.config.retry;
         let request = ClaimRequest {
             max,
+            batch,
             in_doubt,
             max_attempts: retry.max_attempts,
             // What is sent to a paused sink shows whether it is well again, however old it has become meanwhile.
@@ -170,13 +179,15 @@ impl Scheduler {
         };
         self.probe = self.probe.filter(|probe| *probe != id);
         let Some(at) = self.claims.iter().position(|(task, _)| *task == id) else { return id };
-        let (_, claim) = self.claims.swap_remove(at);
+        let (_, claims) = self.claims.swap_remove(at);
         if let Err(error) = ended {
             // A bug in a sink must not keep the lane claimed until the next start. What the attempt did is not known.
-            tracing::error!(sink = self.runner.config.name, seq = claim.seq, %error, "an attempt panicked");
+            tracing::error!(sink = self.runner.config.name, seq = claims[0].seq, %error, "an attempt panicked");
             let delay = as_ms(self.runner.config.retry.max);
             let sent = Sent::Began(self.runner.queue.now());
-            self.runner.queue.finish(claim, Finish::Retry { delay, sent }, None);
+            for claim in claims {
+                self.runner.queue.finish(claim, Finish::Retry { delay, sent }, None);
+            }
         }
         self.busy();
         id

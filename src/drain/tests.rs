@@ -1,5 +1,6 @@
 //! The drain against a graph that misbehaves, under tokio's paused clock: hours pass in milliseconds.
 
+mod batch;
 mod confirm;
 mod gate;
 mod isolation;
@@ -7,7 +8,7 @@ mod lanes;
 mod pace;
 mod retry;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -22,7 +23,7 @@ use crate::config::{Breaker, Graphiti, OrderBy, Retry, SinkKind};
 use crate::queue::model::Model;
 use crate::queue::tests::{config as queue_config, episode};
 use crate::queue::{Filter, Lane, New, Select, State};
-use crate::sink::{Cause, Delivery, Follow, Presence, Receipt, SinkError};
+use crate::sink::{BatchError, Cause, Delivery, Follow, Presence, Receipt, SinkError};
 
 const START: u64 = 1_767_225_600_000;
 
@@ -55,6 +56,9 @@ struct Graph {
     deliveries: AtomicUsize,
     look_ups: AtomicUsize,
     follow: Option<Follow>,
+    settle: Mutex<Duration>,
+    /// What each call that sent something had in it.
+    calls: Mutex<Vec<Vec<u128>>>,
 }
 
 impl Graph {
@@ -66,11 +70,20 @@ impl Graph {
             deliveries: zero(0),
             look_ups: zero(0),
             follow,
+            settle: Mutex::default(),
+            calls: Mutex::default(),
         })
     }
 
     fn behave(&self, plan: impl FnMut(&Delivery, usize) -> Act + Send + 'static) {
         *self.plan.lock().unwrap() = Box::new(plan);
+    }
+
+    /// What it does with each delivery of a call.
+    fn called(&self, deliveries: &[Delivery]) -> Vec<Act> {
+        self.calls.lock().unwrap().push(deliveries.iter().map(|d| d.episode.id.as_u128()).collect());
+        let mut plan = self.plan.lock().unwrap();
+        deliveries.iter().map(|d| plan(d, self.deliveries.fetch_add(1, Ordering::Relaxed))).collect()
     }
 
     fn store(&self, delivery: &Delivery, after: Duration) {
@@ -93,18 +106,19 @@ impl Graph {
     }
 }
 
+fn failure(cause: Cause, retry_after: Option<Duration>, ambiguous: bool) -> SinkError {
+    SinkError { cause, message: format!("told to fail: {cause:?}"), retry_after, ambiguous }
+}
+
 impl Sink for Graph {
     fn kind(&self) -> &'static str {
         "graphiti"
     }
 
     fn deliver<'a>(&'a self, delivery: &'a Delivery) -> BoxFuture<'a, Result<Receipt, SinkError>> {
-        let n = self.deliveries.fetch_add(1, Ordering::Relaxed);
-        let act = (self.plan.lock().unwrap())(delivery, n);
+        let act = self.called(std::slice::from_ref(delivery)).remove(0);
         Box::pin(async move {
-            let fail = |cause, retry_after, ambiguous| {
-                Err(SinkError { cause, message: format!("told to fail: {cause:?}"), retry_after, ambiguous })
-            };
+            let fail = |cause, retry_after, ambiguous| Err(failure(cause, retry_after, ambiguous));
             match act {
                 Act::Take(after) if self.follow.is_none() => {
                     tokio::time::sleep(after).await;
@@ -125,6 +139,18 @@ impl Sink for Graph {
                 Act::Panic => panic!("told to panic"),
             }
         })
+    }
+
+    fn deliver_batch<'a>(&'a self, deliveries: &'a [Delivery]) -> BoxFuture<'a, Result<Receipt, BatchError>> {
+        Box::pin(batch::take(self, deliveries))
+    }
+
+    fn batches(&self) -> bool {
+        true
+    }
+
+    fn settle(&self) -> Duration {
+        *self.settle.lock().unwrap()
     }
 
     fn look_up<'a>(&'a self, delivery: &'a Delivery) -> BoxFuture<'a, Result<Presence, SinkError>> {
@@ -152,6 +178,7 @@ pub(super) fn sink_config(workers: usize) -> config::Sink {
         kind: SinkKind::Graphiti(Graphiti {
             url: String::new(),
             confirm: config::Confirm { read_back: true, timeout: FOLLOW.timeout, poll: FOLLOW.poll },
+            format: config::GraphitiFormat::Turn,
         }),
         workers,
         order_by: OrderBy::Session,

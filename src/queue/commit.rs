@@ -189,7 +189,7 @@ impl Writer {
         let finished = ops.iter().filter_map(|op| if let Op::Finish(claim, ..) = op { Some(claim) } else { None });
         for claim in claimed.iter().chain(finished) {
             if let Some(sink) = self.engine.sinks.get_mut(&claim.sink) {
-                sink.claimed.remove(&claim.lane);
+                sink.claimed.remove(claim);
             }
         }
         self.stale = true;
@@ -403,7 +403,7 @@ impl Writer {
     fn unclaim(&mut self, claims: &[Claim]) {
         for claim in claims {
             if let Some(sink) = self.engine.sinks.get_mut(&claim.sink) {
-                sink.claimed.remove(&claim.lane);
+                sink.claimed.remove(claim);
             }
         }
         self.in_flight(|set| set.retain(|at| !claims.iter().any(|c| (c.sink, c.seq) == *at)));

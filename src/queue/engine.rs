@@ -8,10 +8,11 @@
 //!
 //! Claims are in memory only. After a crash a lane is simply ready again, with its attempts counted and [`Sent`] telling what is in doubt.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use super::append::Places;
+use super::batch::{self, Claimed};
 use super::codec::CodecError;
 use super::heads::Heads;
 use super::holds::Holds;
@@ -62,7 +63,7 @@ pub struct SinkState {
     pub row: SinkRow,
     /// Why it is paused, if it is: what the row has, opened.
     pub paused: Option<String>,
-    pub claimed: HashMap<Lane, Seq>,
+    pub claimed: Claimed,
     pub oldest: Oldest,
     pub heads: Heads,
     pub settings: SinkSettings,
@@ -92,7 +93,8 @@ impl Engine {
             || (self.meta.bytes >= self.limits.max_bytes && self.sinks.values().all(|s| s.row.delivered_kept == 0))
     }
 
-    /// Claims the heads of lanes that are due and not held, and counts the attempts that will follow.
+    /// Claims the heads of lanes that are due and not held, each with those that may [go together](super::batch) with it, and counts the
+    /// attempts that will follow.
     pub fn claim(
         &mut self,
         txn: &mut Txn<'_>,
@@ -115,7 +117,7 @@ impl Engine {
                     waits = Some(due);
                     return false;
                 }
-                if !claimed.contains_key(&lane) {
+                if !claimed.has_lane(lane) {
                     candidates.push((due, lane));
                     // Lanes that are held must not take the turn of those behind them. There are no more of them than exchanges under way.
                     free += usize::from(!holds.is_held(id, lane));
@@ -128,8 +130,9 @@ impl Engine {
             }
         }
         let mut claims: Vec<Claim> = Vec::new();
+        let mut lanes = 0;
         for (due, lane) in candidates {
-            if claims.len() == request.max {
+            if lanes == request.max {
                 break;
             }
             let Some((key, row)) = txn.first(&keys::lane(id, lane))? else {
@@ -158,13 +161,18 @@ impl Engine {
             } else {
                 None
             };
+            lanes += 1;
             let sent = waiting.sent;
             if sent == Sent::No && exhausted.is_none() {
-                waiting.attempts += 1;
-                waiting.sent = Sent::Began(now);
-                waiting.time = times::give(txn, id, lane, waiting.time)?;
-                txn.put(key, &waiting)?;
-            } else if sent != Sent::No {
+                let fresh = batch::is_fresh(&waiting);
+                let head = batch::count_first(txn, id, lane, seq, waiting, now)?;
+                claims.push(head);
+                if fresh {
+                    claims.extend(Self::claim_behind(txn, &head, request, holds, now)?);
+                }
+                continue;
+            }
+            if sent != Sent::No {
                 // The sink may have seen it, with a time that no clock tells of: version 1 kept none of a lane that had work.
                 let given = times::give(txn, id, lane, waiting.time.seen())?;
                 if let Time::Event(_) = waiting.time {
@@ -175,7 +183,10 @@ impl Engine {
             claims.push(Claim { sink: id, lane, seq, attempts: waiting.attempts, at: waiting.time.ms(), sent, exhausted });
         }
         // All of them or, where a read failed, none: nobody would ever end a claim that he wasn't told of.
-        self.sink(id).claimed.extend(claims.iter().map(|c| (c.lane, c.seq)));
+        let claimed = &mut self.sink(id).claimed;
+        for claim in &claims {
+            claimed.add(claim);
+        }
         Ok(Claims { claims, next_due })
     }
 
@@ -210,10 +221,7 @@ impl Engine {
         now: u64,
     ) -> Result<(), TxnError> {
         let Claim { sink, lane, seq, .. } = *claim;
-        let claimed = &mut self.sink(sink).claimed;
-        if claimed.get(&lane) == Some(&seq) {
-            claimed.remove(&lane);
-        }
+        self.sink(sink).claimed.remove(claim);
         let key = keys::waiting(sink, lane, seq);
         let Some(row) = txn.get_raw(&key)? else { return Ok(()) };
         let mut waiting = read_waiting(&row, now, now);
@@ -334,7 +342,7 @@ impl SinkState {
             name,
             row,
             paused: None,
-            claimed: HashMap::new(),
+            claimed: Claimed::default(),
             oldest,
             heads: Heads::default(),
             settings: SinkSettings::default(),

@@ -112,7 +112,7 @@ impl Engine {
     pub fn delete(&mut self, txn: &mut Txn<'_>, id: Uuid, now: u64) -> Result<Deleted, TxnError> {
         let Some(seq) = txn.get::<Seq>(&keys::id(id))? else { return Ok(Deleted::Unknown) };
         let Some((record, _)) = read_record(txn, seq)? else { return Ok(Deleted::Unknown) };
-        if record.lanes.iter().any(|(sink, lane)| self.sink(*sink).claimed.get(lane) == Some(&seq)) {
+        if record.lanes.iter().any(|(sink, lane)| self.sink(*sink).claimed.has(*lane, seq)) {
             return Ok(Deleted::InFlight);
         }
         for &(sink, lane) in &record.lanes {

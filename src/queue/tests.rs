@@ -1,5 +1,6 @@
 //! The queue as its users see it, on a store that can crash.
 
+mod batch;
 mod carried;
 mod damage;
 mod former;
@@ -67,7 +68,7 @@ pub fn episode(session: &str, n: u64) -> Episode {
 }
 
 pub fn request(max: usize) -> ClaimRequest {
-    ClaimRequest { max, in_doubt: false, max_attempts: 3, max_age: u64::MAX, longest_delay: DAY }
+    ClaimRequest { max, batch: 1, in_doubt: false, max_attempts: 3, max_age: u64::MAX, longest_delay: DAY }
 }
 
 fn now<T>(future: impl Future<Output = T>) -> T {

@@ -226,6 +226,8 @@ impl SinkSettings {
 pub struct ClaimRequest {
     /// Lanes, at most.
     pub max: usize,
+    /// Episodes of one lane, at most; more than one only of those that were never tried.
+    pub batch: usize,
     /// Only episodes whose latest attempt is in doubt.
     pub in_doubt: bool,
     /// Attempts after which no further one is made.
@@ -239,13 +241,14 @@ pub struct ClaimRequest {
 /// What a scheduler gets.
 #[derive(Debug, Clone, Default)]
 pub struct Claims {
-    /// Heads of lanes. Each must be given to [`Queue::finish`](super::Queue::finish).
+    /// Heads of lanes, each with those behind it that may go in the same call, in order. Each must be given to
+    /// [`Queue::finish`](super::Queue::finish).
     pub claims: Vec<Claim>,
     /// When to look again (queue time): a lane is due then, or a hold ends by itself.
     pub next_due: Option<u64>,
 }
 
-/// The right to make an attempt: nobody else makes one in this lane until it is finished.
+/// The right to make an attempt: nobody else makes one in this lane until it, and each that was claimed with it, is finished.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Claim {
     /// The sink.

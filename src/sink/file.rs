@@ -12,7 +12,7 @@ use std::sync::Arc;
 use futures_util::future::BoxFuture;
 use tokio::sync::Mutex;
 
-use super::{Cause, Delivery, Follow, Presence, Receipt, Sink, SinkError};
+use super::{BatchError, Cause, Delivery, Follow, Presence, Receipt, Sink, SinkError};
 
 /// How far back (bytes) an episode in doubt is looked for: more than all workers can have written in one attempt each.
 const TAIL: u64 = 64 << 20;
@@ -27,6 +27,21 @@ pub struct FileSink {
 impl FileSink {
     pub(super) fn new(path: PathBuf) -> Self {
         Self { path, file: Arc::default() }
+    }
+
+    /// One write and one sync, whatever their number.
+    async fn append(&self, deliveries: &[Delivery]) -> Result<Receipt, SinkError> {
+        let mut lines = String::new();
+        for delivery in deliveries {
+            lines.push_str(&delivery.episode.to_json().to_string());
+            lines.push('\n');
+        }
+        self.with("writing to", move |file| {
+            file.write_all(lines.as_bytes())?;
+            file.sync_data()
+        })
+        .await?;
+        Ok(Receipt::Delivered)
     }
 
     /// Runs `work` on the open file, off the async threads.
@@ -94,16 +109,17 @@ impl Sink for FileSink {
     }
 
     fn deliver<'a>(&'a self, delivery: &'a Delivery) -> BoxFuture<'a, Result<Receipt, SinkError>> {
-        Box::pin(async move {
-            let mut line = delivery.episode.to_json().to_string();
-            line.push('\n');
-            self.with("writing to", move |file| {
-                file.write_all(line.as_bytes())?;
-                file.sync_data()
-            })
-            .await?;
-            Ok(Receipt::Delivered)
-        })
+        Box::pin(self.append(std::slice::from_ref(delivery)))
+    }
+
+    fn deliver_batch<'a>(&'a self, deliveries: &'a [Delivery]) -> BoxFuture<'a, Result<Receipt, BatchError>> {
+        // Of those that a failed write may have left, each is looked for before it is written again.
+        let failed = |error| BatchError { taken: 0, receipt: Receipt::Delivered, error };
+        Box::pin(async move { self.append(deliveries).await.map_err(failed) })
+    }
+
+    fn batches(&self) -> bool {
+        true
     }
 
     fn look_up<'a>(&'a self, delivery: &'a Delivery) -> BoxFuture<'a, Result<Presence, SinkError>> {
@@ -149,6 +165,18 @@ mod tests {
         let text = std::fs::read_to_string(&path).unwrap();
         let ids: Vec<_> = text.lines().map(|l| serde_json::from_str::<serde_json::Value>(l).unwrap()["id"].clone()).collect();
         assert_eq!(ids, [a.id.to_string(), b.id.to_string()]);
+    }
+
+    #[tokio::test]
+    async fn inv5_several_are_written_at_once_in_their_order() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("episodes.jsonl");
+        let deliveries = [3, 1, 2].map(|n| Delivery { episode: Arc::new(sample_episode("s", n)), at: 0 });
+        let sink = FileSink::new(path.clone());
+        assert_eq!(sink.deliver_batch(&deliveries).await.unwrap(), Receipt::Delivered);
+        assert_eq!(sink.look_up(&deliveries[1]).await.unwrap(), Presence::Present);
+        let lines: Vec<_> = deliveries.iter().map(|d| d.episode.to_json().to_string()).collect();
+        assert_eq!(std::fs::read_to_string(&path).unwrap().lines().collect::<Vec<_>>(), lines);
     }
 
     #[tokio::test]

@@ -5,6 +5,8 @@
 //! delivered is what `GET /episodes/{group_id}` shows. The episode's id goes into `name`, which comes back unchanged. Never sent is a `uuid`
 //! (one that doesn't exist yet kills the worker), and groups are mapped to what the service accepts, because another one kills it too.
 //!
+//! Several episodes can be the messages of one request. The service takes them all or, where one of them is not what it expects, none.
+//!
 //! Exactly once in effect? The service has no idempotency. What is in doubt is looked up before it is sent again; a second copy is
 //! possible only if the first was accepted and needs longer to appear than the drain waits (see the drain's `confirm`).
 
@@ -17,10 +19,10 @@ use serde_json::json;
 use sha2::{Digest, Sha256};
 
 use super::http::Client;
-use super::{Delivery, Follow, Presence, Receipt, Sink, SinkError};
+use super::{BatchError, Delivery, Follow, Presence, Receipt, Sink, SinkError};
 use crate::clock;
-use crate::config;
-use crate::episode::Episode;
+use crate::config::{self, GraphitiFormat};
+use crate::episode::{Episode, Message};
 
 /// Episodes asked for at first: within a lane the newest is the one that is looked for, unless others write to the group as well.
 const NEWEST: usize = 100;
@@ -39,16 +41,35 @@ pub struct GraphitiSink {
     client: Client,
     url: String,
     confirm: config::Confirm,
+    format: GraphitiFormat,
 }
 
 impl GraphitiSink {
     pub(super) fn new(client: Client, config: &config::Graphiti) -> Self {
-        Self { client, url: config.url.clone(), confirm: config.confirm }
+        Self { client, url: config.url.clone(), confirm: config.confirm, format: config.format }
     }
 
-    async fn send(&self, delivery: &Delivery) -> Result<Receipt, SinkError> {
-        self.client.post(&format!("{}/messages", self.url), &body(delivery)).await?;
-        Ok(if self.confirm.read_back { Receipt::Accepted } else { Receipt::Delivered })
+    /// What the service's 202 is worth.
+    fn receipt(&self) -> Receipt {
+        if self.confirm.read_back { Receipt::Accepted } else { Receipt::Delivered }
+    }
+
+    /// Sends some of one group.
+    async fn send(&self, deliveries: &[Delivery]) -> Result<Receipt, SinkError> {
+        self.client.post(&format!("{}/messages", self.url), &body(deliveries, self.format)).await?;
+        Ok(self.receipt())
+    }
+
+    /// A request has one group. A lane by session or by user may have several: then one request after the other.
+    async fn send_in_turn(&self, deliveries: &[Delivery]) -> Result<Receipt, BatchError> {
+        let mut taken = 0;
+        for of_one_group in deliveries.chunk_by(|a, b| a.episode.group() == b.episode.group()) {
+            if let Err(error) = self.send(of_one_group).await {
+                return Err(BatchError { taken, receipt: self.receipt(), error });
+            }
+            taken += of_one_group.len();
+        }
+        Ok(self.receipt())
     }
 
     async fn find(&self, delivery: &Delivery) -> Result<Presence, SinkError> {
@@ -88,30 +109,61 @@ impl Stored {
     }
 }
 
-/// The request: one message, the episode's id as its name, the time of the event as its time.
+/// The request: the messages of some episodes of one group.
+fn body(deliveries: &[Delivery], format: GraphitiFormat) -> serde_json::Value {
+    let group = deliveries.first().map(|delivery| group_id(delivery.episode.group()));
+    json!({ "group_id": group, "messages": deliveries.iter().flat_map(|d| messages(d, format)).collect::<Vec<_>>() })
+}
+
+/// What the service gets of an episode.
 ///
-/// An episode of one message is that message. A turn of several becomes one whose text names who said what.
-fn body(delivery: &Delivery) -> serde_json::Value {
+/// An episode of one message is that message. A turn of several becomes one whose text names who said what, or, with the format `messages`,
+/// as many, in their order, the last with the episode's id as its name: when that one is there, all are.
+fn messages(delivery: &Delivery, format: GraphitiFormat) -> Vec<serde_json::Value> {
     let episode = &*delivery.episode;
-    let (content, role_type, role) = match episode.messages.as_slice() {
-        [one] => match one.role.as_str() {
-            known @ ("user" | "assistant" | "system") => (one.content.clone(), known, one.name.as_deref()),
-            // The service knows these three alone.
-            other => (one.content.clone(), "user", one.name.as_deref().or(Some(other))),
-        },
-        _ => (content(episode), "user", None),
+    let id = episode.id.to_string();
+    let at = clock::rfc3339(time(delivery));
+    match (format, episode.messages.as_slice()) {
+        (_, [one]) => vec![spoken(one, &id, &at, episode)],
+        (GraphitiFormat::Messages, [before @ .., last]) => {
+            let mut all: Vec<_> = (1..)
+                .zip(before)
+                .map(|(n, message)| spoken(message, &format!("{id}/{n}"), &moved(&at, n - 1), episode))
+                .collect();
+            all.push(spoken(last, &id, &moved(&at, before.len()), episode));
+            all
+        }
+        _ => vec![message(&content(episode), ("user", None), &id, &at, episode)],
+    }
+}
+
+/// A message as it was said.
+fn spoken(said: &Message, name: &str, at: &str, episode: &Episode) -> serde_json::Value {
+    let by = match said.role.as_str() {
+        known @ ("user" | "assistant" | "system") => (known, said.name.as_deref()),
+        // The service knows these three alone.
+        other => ("user", said.name.as_deref().or(Some(other))),
     };
+    message(&said.content, by, name, at, episode)
+}
+
+fn message(content: &str, (role_type, role): (&str, Option<&str>), name: &str, at: &str, episode: &Episode) -> serde_json::Value {
     json!({
-        "group_id": group_id(episode.group()),
-        "messages": [{
-            "content": content,
-            "role_type": role_type,
-            "role": role, // required, may be null
-            "name": episode.id.to_string(),
-            "timestamp": clock::rfc3339(time(delivery)),
-            "source_description": source(episode),
-        }],
+        "content": content,
+        "role_type": role_type,
+        "role": role, // required, may be null
+        "name": name,
+        "timestamp": at,
+        "source_description": source(episode),
     })
+}
+
+/// A time by so many microseconds later: the messages of one episode keep their order before the next one, which is a millisecond later at least.
+fn moved(at: &str, by: usize) -> String {
+    match at.strip_suffix('Z') {
+        Some(milliseconds) if by > 0 => format!("{milliseconds}{:03}Z", by.min(999)),
+        _ => at.to_owned(),
+    }
 }
 
 /// The time of the event: the delivery's, which keeps the order of the lane, unless that is far from what the exchange itself says. What
@@ -162,7 +214,15 @@ impl Sink for GraphitiSink {
     }
 
     fn deliver<'a>(&'a self, delivery: &'a Delivery) -> BoxFuture<'a, Result<Receipt, SinkError>> {
-        Box::pin(self.send(delivery))
+        Box::pin(self.send(std::slice::from_ref(delivery)))
+    }
+
+    fn deliver_batch<'a>(&'a self, deliveries: &'a [Delivery]) -> BoxFuture<'a, Result<Receipt, BatchError>> {
+        Box::pin(self.send_in_turn(deliveries))
+    }
+
+    fn batches(&self) -> bool {
+        true
     }
 
     fn look_up<'a>(&'a self, delivery: &'a Delivery) -> BoxFuture<'a, Result<Presence, SinkError>> {
@@ -216,7 +276,7 @@ mod tests {
     }
 
     fn body_of(episode: Episode) -> serde_json::Value {
-        body(&Delivery { episode: Arc::new(episode), at: 1_767_225_600_000 })
+        body(&[Delivery { episode: Arc::new(episode), at: 1_767_225_600_000 }], GraphitiFormat::Turn)
     }
 
     #[test]
@@ -245,6 +305,39 @@ mod tests {
         assert_eq!((&plain["messages"][0]["role"], &plain["messages"][0]["content"]), (&json!(null), &json!("I like tea")));
         let tool = body_of(Episode { messages: message("tool", None), ..turn() });
         assert_eq!((&tool["messages"][0]["role_type"], &tool["messages"][0]["role"]), (&json!("user"), &json!("tool")));
+    }
+
+    #[test]
+    fn several_episodes_are_the_messages_of_one_request_and_each_message_may_be_one_of_its_own() {
+        let turn = |n: u64| Delivery {
+            episode: Arc::new(Episode { id: Uuid::from_u128(n.into()), ..turn() }),
+            at: 1_767_225_600_000 + n,
+        };
+        let told = |format| {
+            let body = body(&[turn(1), turn(2)], format);
+            assert_eq!(body["group_id"], "g");
+            let told = |m: &serde_json::Value| {
+                ["name", "timestamp", "role_type", "content"].map(|key| m[key].as_str().unwrap().to_owned())
+            };
+            body["messages"].as_array().unwrap().iter().map(told).collect::<Vec<_>>()
+        };
+        let [one, two] = [1, 2].map(|n| Uuid::from_u128(n).to_string());
+        assert_eq!(
+            told(GraphitiFormat::Turn),
+            [
+                [&*one, "2026-01-01T00:00:00.001Z", "user", "user: hi\nassistant: hello"],
+                [&*two, "2026-01-01T00:00:00.002Z", "user", "user: hi\nassistant: hello"],
+            ]
+        );
+        assert_eq!(
+            told(GraphitiFormat::Messages),
+            [
+                [&*format!("{one}/1"), "2026-01-01T00:00:00.001Z", "user", "hi"],
+                [&*one, "2026-01-01T00:00:00.001001Z", "assistant", "hello"],
+                [&*format!("{two}/1"), "2026-01-01T00:00:00.002Z", "user", "hi"],
+                [&*two, "2026-01-01T00:00:00.002001Z", "assistant", "hello"],
+            ]
+        );
     }
 
     #[test]

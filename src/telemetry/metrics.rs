@@ -54,6 +54,8 @@ pub struct Metrics {
     pub sink_workers_busy: IntGaugeVec,
     /// `{sink,reason}`
     pub sink_dead: IntCounterVec,
+    /// `{sink}`
+    pub sink_possible_duplicates: IntCounterVec,
 }
 
 impl Metrics {
@@ -130,6 +132,12 @@ impl Metrics {
             sink_breaker_state: gauges(r, "offramp_sink_breaker_state", "0 closed, 1 open, 2 half-open.", &["sink"]),
             sink_workers_busy: gauges(r, "offramp_sink_workers_busy", "Attempts in flight.", &["sink"]),
             sink_dead: counters(r, "offramp_sink_dead_total", "Dead letters by reason.", &["sink", "reason"]),
+            sink_possible_duplicates: counters(
+                r,
+                "offramp_sink_possible_duplicates_total",
+                "Episodes sent again that an earlier attempt may have brought there.",
+                &["sink"],
+            ),
             registry: registry.clone(),
         };
         let build: GaugeVec = registered(

@@ -92,6 +92,7 @@ app = FastAPI(lifespan=lifespan)
 
 @app.post("/messages", status_code=status.HTTP_202_ACCEPTED)
 async def add_messages(request: Messages):
+    log.info("accepted %d messages of group %s", len(request.messages), request.group_id)
     for message in request.messages:
         await app.state.queue.put((request.group_id, message))
     return {"message": "Messages added to processing queue", "success": True}

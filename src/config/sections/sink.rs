@@ -12,7 +12,7 @@ use crate::config::status::{RetryOn, StatusSet};
 use crate::config::values::{
     boolean, choice, choice_with, duration, duration_or_zero, integer, name, number, path, retry_on, statuses,
 };
-use crate::config::{Batch, Breaker, Confirm, Graphiti, OnDead, OrderBy, Rate, Retry, Sink, SinkKind};
+use crate::config::{Batch, Breaker, Confirm, Graphiti, GraphitiFormat, OnDead, OrderBy, Rate, Retry, Sink, SinkKind};
 
 const TYPES: &str = "\"graphiti\", \"replay\" or \"file\"";
 
@@ -87,7 +87,8 @@ pub fn sink(mut s: Section<'_>) -> Sink {
 
 fn graphiti(s: &mut Section<'_>) -> Graphiti {
     let url = s.require("url", "\"http://host:port\"", base_url).unwrap_or_default();
-    s.maybe("format", choice_with(&[("turn", ())], &["messages"]));
+    let format =
+        s.get("format", GraphitiFormat::Turn, choice(&[("turn", GraphitiFormat::Turn), ("messages", GraphitiFormat::Messages)]));
     let mut c = s.table("confirm", Header::Inline);
     let confirm = Confirm {
         read_back: c.get("mode", true, choice(&[("read_back", true), ("accepted", false)])),
@@ -95,7 +96,7 @@ fn graphiti(s: &mut Section<'_>) -> Graphiti {
         poll: c.get("poll", Duration::from_secs(1), duration),
     };
     c.finish();
-    Graphiti { url, confirm }
+    Graphiti { url, confirm, format }
 }
 
 fn file(s: &mut Section<'_>, is_file: bool) -> PathBuf {

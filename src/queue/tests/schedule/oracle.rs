@@ -55,7 +55,7 @@ pub struct Stand {
 #[derive(Debug, Clone, Default)]
 pub struct Oracle {
     pub disk: World,
-    pub claimed: BTreeMap<At, N>,
+    pub claimed: BTreeSet<(At, N)>,
     /// Until when, and which sessions.
     pub holds: BTreeMap<Seq, (u64, BTreeSet<u8>)>,
     pub settings: BTreeMap<SinkId, SinkSettings>,
@@ -75,7 +75,7 @@ pub enum Did {
     Append(Vec<Came>),
     Note(u8, (usize, u64, u64)),
     Release(Seq),
-    Claim { sink: SinkId, max: usize, in_doubt: bool, heard: bool },
+    Claim { sink: SinkId, max: usize, batch: usize, in_doubt: bool, heard: bool },
     Begin(At, N),
     Accepted(At, N),
     Finish(At, N, Finish),
@@ -323,55 +323,73 @@ impl World {
 }
 
 impl Oracle {
-    /// The head of a lane: inv5.
-    fn head(&self, (sink, session): At, given: &Given<'_>) -> Option<N> {
-        let lane = self.disk.standing(sink, None).filter(|n| self.disk.episodes[n].session == session);
-        lane.min_by_key(|n| given.place(*n))
+    /// What waits in a lane, in its order: inv5.
+    fn lane(&self, (sink, session): At, given: &Given<'_>) -> Vec<N> {
+        let mut lane: Vec<N> = self.disk.standing(sink, None).filter(|n| self.disk.episodes[n].session == session).collect();
+        lane.sort_by_key(|n| given.place(*n));
+        lane
+    }
+
+    /// Whether something before it still goes on.
+    fn is_held(&self, session: u8, n: N, given: &Given<'_>) -> bool {
+        self.holds.iter().any(|(place, (until, who))| *place < given.place(n) && *until > given.now && who.contains(&session))
+    }
+
+    pub fn is_claimed(&self, at: At) -> bool {
+        self.claimed.iter().any(|(other, _)| *other == at)
     }
 
     /// What may be claimed at a sink, the first to be claimed first.
     pub fn due(&self, sink: SinkId, given: &Given<'_>) -> Vec<(u64, Lane, u8, N)> {
         let may = |session: u8| {
-            let n = self.head((sink, session), given)?;
+            let n = *self.lane((sink, session), given).first()?;
             let at = self.disk.episodes[&n].at[&sink].not_before;
-            let held = self
-                .holds
-                .iter()
-                .any(|(place, (until, who))| *place < given.place(n) && *until > given.now && who.contains(&session));
+            let held = self.is_held(session, n, given);
             // inv6: a time beyond every delay comes from a clock that was set back since.
             let due = at <= given.now || at - given.now > DAY && at != u64::MAX;
-            (due && !held && !self.claimed.contains_key(&(sink, session))).then_some((
-                at,
-                given.lanes[usize::from(session)],
-                session,
-                n,
-            ))
+            (due && !held && !self.is_claimed((sink, session))).then_some((at, given.lanes[usize::from(session)], session, n))
         };
         let mut due: Vec<_> = (0..3).filter_map(may).collect();
         due.sort_unstable();
         due
     }
 
-    fn claim(&mut self, sink: SinkId, max: usize, in_doubt: bool, given: &Given<'_>) -> Answer {
+    fn claim(&mut self, sink: SinkId, max: usize, batch: usize, in_doubt: bool, given: &Given<'_>) -> Answer {
         let mut claims = Vec::new();
-        for (.., session, n) in self.due(sink, given) {
-            let Some(stand) = self.disk.stand(n, sink).filter(|s| claims.len() < max && (!in_doubt || s.sent != Sent::No)) else {
-                continue;
+        let in_doubt = |o: &Self, n: N| !in_doubt || o.disk.episodes[&n].at[&sink].sent != Sent::No;
+        let due: Vec<_> = self.due(sink, given).into_iter().filter(|(.., n)| in_doubt(self, *n)).collect();
+        for (.., session, head) in due.into_iter().take(max) {
+            // What was never tried goes with what was never tried, and nothing goes before what it waits for.
+            let fresh = |n: &N| {
+                let stand = self.disk.episodes[n].at[&sink];
+                stand.attempts == 0 && stand.sent == Sent::No && given.now.saturating_sub(stand.since) < MAX_AGE
             };
-            let sent = stand.sent;
-            let exhausted = if stand.attempts >= 3 {
-                Some("max_attempts")
-            } else {
-                (given.now.saturating_sub(stand.since) >= MAX_AGE).then_some("max_age")
-            };
-            if sent == Sent::No && exhausted.is_none() {
-                // inv6: counted before it is made.
-                (stand.attempts, stand.sent) = (stand.attempts + 1, Sent::Began(given.now));
+            let may = |n: &N| fresh(n) && !self.is_held(session, *n, given);
+            let mut together: Vec<N> = self.lane((sink, session), given).into_iter().take_while(may).take(batch).collect();
+            if together.is_empty() {
+                together.push(head);
             }
-            claims.push((sink, n, stand.attempts, sent, exhausted));
-            self.claimed.insert((sink, session), n);
+            for n in together {
+                claims.push(self.claim_one((sink, session), n, given));
+            }
         }
         Answer::Claims(claims)
+    }
+
+    fn claim_one(&mut self, at: At, n: N, given: &Given<'_>) -> (SinkId, N, u32, Sent, Option<&'static str>) {
+        self.claimed.insert((at, n));
+        let stand = self.disk.stand(n, at.0).expect("it waits there");
+        let sent = stand.sent;
+        let exhausted = if stand.attempts >= 3 {
+            Some("max_attempts")
+        } else {
+            (given.now.saturating_sub(stand.since) >= MAX_AGE).then_some("max_age")
+        };
+        if sent == Sent::No && exhausted.is_none() {
+            // inv6: counted before it is made.
+            (stand.attempts, stand.sent) = (stand.attempts + 1, Sent::Began(given.now));
+        }
+        (at.0, n, stand.attempts, sent, exhausted)
     }
 
     /// One operation.
@@ -392,7 +410,7 @@ impl Oracle {
                 self.disk.notes.insert(key, note);
             }
             Did::Release(place) => drop(self.holds.remove(&place)),
-            Did::Claim { sink, max, in_doubt, .. } => return self.claim(sink, max, in_doubt, given),
+            Did::Claim { sink, max, batch, in_doubt, .. } => return self.claim(sink, max, batch, in_doubt, given),
             Did::Begin((sink, _), n) => {
                 let stand = self.disk.stand(n, sink).filter(|s| s.ended.is_none());
                 return Answer::Begun(stand.map(|stand| {
@@ -406,7 +424,7 @@ impl Oracle {
                 }
             }
             Did::Finish(at, n, finish) => {
-                self.claimed.remove(&at);
+                self.claimed.remove(&(at, n));
                 self.disk.finish(n, at.0, finish, self.settings[&at.0].park, given);
             }
             Did::Redrive(sink, n) => return self.disk.redrive(n, sink, given),
@@ -426,7 +444,7 @@ impl Oracle {
             Did::Delete(n) => {
                 return Answer::Deleted(if !self.disk.episodes.contains_key(&n) {
                     Deleted::Unknown
-                } else if self.claimed.values().any(|c| *c == n) {
+                } else if self.claimed.iter().any(|(_, c)| *c == n) {
                     Deleted::InFlight
                 } else {
                     self.disk.delete(n);
@@ -449,7 +467,7 @@ impl Oracle {
             }
             answers.push(answer);
         }
-        after.claimed.retain(|at, n| !unheard.contains(&(at.0, *n)));
+        after.claimed.retain(|(at, n)| !unheard.contains(&(at.0, *n)));
         (after, answers)
     }
 
@@ -458,7 +476,7 @@ impl Oracle {
         let mut after = self.clone();
         for did in dids {
             match did {
-                Did::Finish(at, ..) => drop(after.claimed.remove(at)),
+                Did::Finish(at, n, _) => drop(after.claimed.remove(&(*at, *n))),
                 Did::Release(place) => drop(after.holds.remove(place)),
                 _ => {}
             }

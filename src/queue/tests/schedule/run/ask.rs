@@ -29,7 +29,9 @@ impl Run {
             Act::Append(ref arrivals) => Did::Append(arrivals.iter().map(|a| self.comes(a)).collect()),
             Act::Note(n, len) => Did::Note(n, (len, note(n, len, now).size(), now + KEPT)),
             Act::Release(place) => Did::Release(pick(&self.reserved, place)?),
-            Act::Claim { sink, max, in_doubt, heard } => Did::Claim { sink: self.ids[usize::from(sink)], max, in_doubt, heard },
+            Act::Claim { sink, max, batch, in_doubt, heard } => {
+                Did::Claim { sink: self.ids[usize::from(sink)], max, batch, in_doubt, heard }
+            }
             Act::Begin(index) => claim(self, index).map(|(at, n)| Did::Begin(at, n))?,
             Act::Accepted(index) => claim(self, index).map(|(at, n)| Did::Accepted(at, n))?,
             Act::Finish(index, finish) => claim(self, index).map(|(at, n)| Did::Finish(at, n, finish))?,
@@ -114,8 +116,8 @@ impl Run {
                 shared.release(*place);
                 Asked::Nothing
             }
-            Did::Claim { sink, max, in_doubt, heard } => {
-                let request = ClaimRequest { in_doubt: *in_doubt, max_age: MAX_AGE, ..request(*max) };
+            Did::Claim { sink, max, batch, in_doubt, heard } => {
+                let request = ClaimRequest { batch: *batch, in_doubt: *in_doubt, max_age: MAX_AGE, ..request(*max) };
                 let asked = ask!(Claims, |reply| Op::Claim(*sink, request, reply));
                 if *heard { asked } else { Asked::Nothing }
             }

@@ -64,13 +64,13 @@ impl Run {
             prop_assert_eq!(sink.delivered_kept, world.standing(id, Some(State::Delivered)).count() as u64);
             let oldest = world.standing(id, None).min_by_key(|n| self.places[n]);
             prop_assert_eq!(sink.oldest_pending, oldest.map(|n| world.episodes[&n].captured_at), "the oldest is {:?}", oldest);
-            let claimed = self.now[0].claimed.keys().filter(|at| at.0 == id).count();
+            let claimed = self.now[0].claimed.iter().filter(|(at, _)| at.0 == id).count();
             prop_assert_eq!(sink.in_flight, claimed as u64, "inv6: what is in flight");
         }
         if let Some((n, episode)) = world.episodes.iter().nth(usize::try_from(self.next).unwrap() % world.episodes.len().max(1)) {
             let view = queue.episode(id_of(*n)).unwrap().unwrap();
             for (standing, (sink, stand)) in view.sinks.iter().zip(&episode.at) {
-                let flies = stand.ended.is_none() && self.now[0].claimed.get(&(*sink, episode.session)) == Some(n);
+                let flies = stand.ended.is_none() && self.now[0].claimed.contains(&((*sink, episode.session), *n));
                 let expected = if flies { State::InFlight } else { stand.ended.map_or(State::Pending, |(state, _)| state) };
                 prop_assert_eq!((standing.state, standing.attempts), (expected, stand.attempts));
                 let parked = expected == State::Pending && world.is_parked((*sink, episode.session));
