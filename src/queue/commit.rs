@@ -380,7 +380,7 @@ impl Writer {
                     rung.extend(which.iter().map(|(sink, _)| *sink));
                     let _ = reply.send(count(&outcome));
                 }
-                (Op::Purge(_, reply), outcome) => drop(reply.send(count(&outcome))),
+                (Op::Purge(_, reply) | Op::Configure(_, _, reply), outcome) => drop(reply.send(count(&outcome))),
                 (Op::Delete(_, reply), outcome) => {
                     rung.extend(self.shared.sinks.iter().map(|s| s.id)); // a lane may have a new head
                     let _ = reply.send(match outcome {
@@ -389,7 +389,6 @@ impl Writer {
                     });
                 }
                 (Op::Pause(_, _, reply), outcome) => drop(reply.send(outcome.map(|_| ()))),
-                (Op::Configure(_, _, reply), outcome) => drop(reply.send(count(&outcome))),
             }
         }
         self.shared.ring(|sink| rung.contains(&sink));

@@ -95,7 +95,8 @@ pub struct Ended1 {
 impl From<Ended1> for Ended {
     fn from(old: Ended1) -> Self {
         let Ended1 { state, at, expires_at, reason, lane, was } = old;
-        ended(state, at, expires_at, reason, lane, was.into())
+        let was = Waiting { deaths: died(reason.as_deref(), at), ..was.into() };
+        Self { state, at, expires_at, reason, lane, was }
     }
 }
 
@@ -113,14 +114,14 @@ pub struct Ended2 {
 impl From<Ended2> for Ended {
     fn from(old: Ended2) -> Self {
         let Ended2 { state, at, expires_at, reason, lane, was } = old;
-        ended(state, at, expires_at, reason, lane, was.into())
+        let was = Waiting { deaths: died(reason.as_deref(), at), ..was.into() };
+        Self { state, at, expires_at, reason, lane, was }
     }
 }
 
 /// Deaths were not counted then: what has a reason died at least once, and then.
-fn ended(state: State, at: u64, expires_at: u64, reason: Option<String>, lane: Lane, was: Waiting) -> Ended {
-    let deaths = if reason.is_some() { was.deaths.and(at) } else { was.deaths };
-    Ended { state, at, expires_at, reason, lane, was: Waiting { deaths, ..was } }
+fn died(reason: Option<&str>, at: u64) -> Deaths {
+    reason.map_or(Deaths::default(), |_| Deaths::default().and(at))
 }
 
 /// [`Episode`], version 1.

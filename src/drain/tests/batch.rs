@@ -325,7 +325,7 @@ async fn inv4_inv5_inv8_any_mixture_of_faults_and_crashes_ends_well_for_batches(
         let graph = Graph::new(follow, move |d, _| match luck.u32(0..40) {
             _ if d.episode.id.as_u128() % 30 == 0 => Act::Fail(Cause::Status(422), None),
             // The longest wait that was seen is what doubt is measured by: it must not be an exception.
-            _ if d.episode.id.as_u128() == 1 => Act::Take(secs(300)),
+            _ if d.episode.id.as_u128() == 1 => Act::Take(secs(if follow.is_some() { 300 } else { 20 })),
             0 => Act::Fail(Cause::Connect, None),
             1 => Act::Fail(Cause::Status(429), Some(secs(luck.u64(0..30)))),
             2 => Act::Fail(Cause::Status(500), None),

@@ -96,7 +96,7 @@ async fn inv6_a_sink_that_never_answers_is_given_up_on_and_goes_on_when_it_does(
     tokio::time::sleep(secs(24)).await;
     assert_eq!(drain.statuses()[0].busy, 1);
     tokio::time::sleep(secs(2)).await;
-    assert_eq!((drain.statuses()[0].busy, drain.statuses()[0].failed_attempts_total), (0, 1));
+    assert_eq!(drain.statuses()[0].failed_attempts_total, 1, "given up; it may be looked up by now");
     let view = queue.episode(Uuid::from_u128(1)).unwrap().unwrap();
     assert!(matches!(view.sinks[0].sent, crate::queue::Sent::Began(_)), "it may have had its effect: {view:?}");
     // The look-ups end too: the lane is claimed again and again.
