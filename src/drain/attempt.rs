@@ -86,8 +86,6 @@ pub struct Work {
     purpose: Purpose,
     /// Attempts begun so far.
     pub attempts: u32,
-    /// When it became its turn, in a call that others were in before it (ms): what a sink takes together it makes one after the other.
-    pub turn: u64,
     /// Held while this is the one that is sent again on suspicion.
     trial: Option<OwnedSemaphorePermit>,
 }
@@ -117,7 +115,7 @@ pub async fn run(runner: Arc<Runner>, claim: Claim, purpose: Purpose) {
 
 impl Work {
     pub fn new(runner: Arc<Runner>, claim: Claim, delivery: Delivery, purpose: Purpose) -> Self {
-        Self { runner, claim, delivery, purpose, attempts: claim.attempts, turn: 0, trial: None }
+        Self { runner, claim, delivery, purpose, attempts: claim.attempts, trial: None }
     }
 
     /// Sends, unless an earlier attempt is in doubt.
@@ -171,7 +169,7 @@ impl Work {
         let runner = self.runner.clone();
         let follow = runner.sink.follow();
         let mut stalled = runner.stalled.subscribe();
-        let case = Case { sent: sent.max(self.turn), started: runner.queue.now(), in_doubt, patience: self.patience(follow) };
+        let case = Case { sent, started: runner.queue.now(), in_doubt, patience: self.patience(follow) };
         let mut failed = 0;
         loop {
             match within(runner.config.timeout * REQUESTS, false, runner.sink.look_up(&self.delivery)).await {

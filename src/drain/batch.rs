@@ -72,11 +72,9 @@ async fn send(runner: &Arc<Runner>, claims: &[Claim], deliveries: Vec<Delivery>,
         failed(runner, not_taken, error, purpose, began).await;
     }
     let mut taken = taken.iter().zip(deliveries);
-    let mut turn = now;
     for (claim, delivery) in taken.by_ref() {
         let captured_at = Some(delivery.episode.captured_at);
         let mut work = Work::new(runner.clone(), *claim, delivery, purpose);
-        work.turn = turn;
         let ending = match receipt {
             Receipt::Delivered => Ending::Delivered { sent: None, surely: true },
             Receipt::Accepted => work.follow(Sent::Accepted(now), now, false).await,
@@ -84,9 +82,6 @@ async fn send(runner: &Arc<Runner>, claims: &[Claim], deliveries: Vec<Delivery>,
         if !attempt::record(runner, *claim, purpose, work.attempts, captured_at, ending, began).await {
             break;
         }
-        if work.attempts == claim.attempts {
-            turn = runner.queue.now();
-        } // else it was lost, and those behind it may be as well
     }
     // Behind one that is not at its end yet: they are looked up after it.
     for (claim, _) in taken {

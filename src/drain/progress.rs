@@ -46,7 +46,7 @@ pub enum Verdict {
 /// One episode's case.
 #[derive(Debug, Clone, Copy)]
 pub struct Case {
-    /// When it was sent, or the attempt began; of one that was not the first in its call, when it was its turn.
+    /// When it was sent, or the attempt began.
     pub sent: u64,
     /// When this claim began to look.
     pub started: u64,

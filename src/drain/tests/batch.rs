@@ -249,6 +249,25 @@ async fn inv7_what_a_sink_takes_and_forgets_of_a_call_is_sent_again_in_order() {
     assert_eq!(bench.drain.statuses()[0].state, "running");
 }
 
+#[tokio::test(start_paused = true)]
+async fn inv5_nothing_of_a_call_is_sent_again_before_what_was_before_it() {
+    // All three are forgotten, another lane's are not. When the first is sent again, that fails.
+    let graph = Graph::new(Some(FOLLOW), |d, n| match (d.episode.session.as_str(), n) {
+        ("s0", 0) => Act::Forget,
+        ("s0", 3..) if d.episode.id.as_u128() == 1 && n < 20 => Act::Fail(Cause::Status(500), None),
+        _ => Act::Take(secs(1)),
+    });
+    let bench = filled(batches_of(3), &graph, 1, 3).await;
+    tokio::time::sleep(secs(5)).await;
+    for n in 4..=40 {
+        bench.append(1, n).await;
+        tokio::time::sleep(secs(20)).await;
+    }
+    bench.until_empty().await;
+    graph.assert_once_and_in_order(40);
+    assert!(attempts(&bench, 1) > 2, "{}", attempts(&bench, 1));
+}
+
 #[tokio::test]
 async fn inv5_of_a_lane_with_several_groups_each_goes_to_its_own_and_in_order() {
     let service = crate::demo::graph::Graph::start(crate::demo::graph::Options::default()).await.unwrap();

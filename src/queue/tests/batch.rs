@@ -35,6 +35,27 @@ async fn inv5_a_claim_takes_what_is_consecutive_and_its_lane_is_claimed_to_the_l
 }
 
 #[tokio::test]
+async fn inv6_one_that_was_tried_in_vain_goes_with_nobody() {
+    let bench = Bench::new(config());
+    for n in 1..=5 {
+        bench.append("s", n, &["a"]).unwrap();
+    }
+    let sink = bench.queue.sink_id("a").unwrap();
+    let claims = bench.queue.claim(sink, together(9, 4)).await.unwrap().claims;
+    let in_vain = Finish::Retry { delay: 0, sent: Sent::No };
+    for (claim, finish) in claims.iter().zip([Finish::Uncount, in_vain, Finish::Uncount, Finish::Uncount]) {
+        bench.queue.finish(*claim, finish, None);
+    }
+    for expected in [vec![(1, 1)], vec![(2, 2)], vec![(3, 1), (4, 1), (5, 1)]] {
+        let claims = bench.queue.claim(sink, together(9, 4)).await.unwrap().claims;
+        assert_eq!(claims.iter().map(|c| (c.seq, c.attempts)).collect::<Vec<_>>(), expected);
+        for claim in claims {
+            bench.queue.finish(claim, Finish::Delivered { confirmed_in: None }, None);
+        }
+    }
+}
+
+#[tokio::test]
 async fn inv6_what_was_claimed_together_is_counted_and_goes_alone_after_a_restart() {
     let mut bench = Bench::new(config());
     for n in 1..=4 {
