@@ -262,9 +262,10 @@ impl Runner {
     async fn set_pause(&self, reason: Option<String>) -> Result<(), AppendError> {
         let written = tokio::time::timeout(WRITE, self.queue.pause(self.id, reason.clone())).await;
         written.unwrap_or(Err(AppendError::Failed))?;
-        match &reason {
-            Some(reason) => tracing::warn!(sink = self.config.name, reason, "the sink is paused"),
-            None => tracing::info!(sink = self.config.name, "the sink is resumed"),
+        if let Some(reason) = &reason {
+            tracing::warn!(sink = self.config.name, reason, "the sink is paused");
+        } else {
+            tracing::info!(sink = self.config.name, "the sink is resumed");
         }
         lock(&self.gate).paused = reason.map(|reason| pause(&self.config, reason, self.queue.now()));
         self.changed.notify_one();

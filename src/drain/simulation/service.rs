@@ -13,6 +13,9 @@ use crate::queue::{Queue, State};
 use crate::sink::{Cause, Delivery, Follow, Presence, Receipt, Sink, SinkError};
 use crate::telemetry::metrics::Metrics;
 
+/// Calls that no world needs: something turns round without time going by.
+const TOO_MANY: usize = 20_000;
+
 /// What a service is like for a while.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub enum Mood {
@@ -57,6 +60,8 @@ pub struct Call {
     pub began: Duration,
     pub ended: Duration,
     pub answer: Answer,
+    /// It began while the breaker let one attempt through.
+    pub probe: bool,
     /// How long it asked to be left alone.
     pub wish: Option<Duration>,
 }
@@ -121,7 +126,7 @@ impl Service {
 
     /// Luck that depends on nothing but the seed, the episode and how often it was tried.
     fn luck(&self, id: Uuid, n: usize) -> fastrand::Rng {
-        let mut rng = fastrand::Rng::with_seed(self.seed ^ (id.as_u128() as u64).wrapping_mul(0x9E37_79B9) ^ (n as u64) << 48);
+        let mut rng = fastrand::Rng::with_seed(self.seed ^ id.as_u64_pair().1.wrapping_mul(0x9E37_79B9) ^ (n as u64) << 48);
         rng.u64(..);
         rng
     }
@@ -133,6 +138,10 @@ impl Service {
         let process = process.as_ref().expect("somebody calls");
         let mut seen = self.seen.lock().unwrap();
         let name = &self.config.name;
+        let breaker = process.metrics.sink_breaker_state.with_label_values(&[name.as_str()]).get();
+        if seen.calls.len() == TOO_MANY {
+            seen.faults.push(format!("{name} is called again and again"));
+        }
         if !look {
             let mut faults = Vec::new();
             let open = seen.calls.iter().filter(|c| !c.look && c.life == process.life && c.ended == Duration::MAX);
@@ -151,16 +160,19 @@ impl Service {
                 faults.push(format!("{name}: {id} is sent before the one before it is done"));
             }
             // A breaker opens the moment that a call ends.
-            let open = process.metrics.sink_breaker_state.with_label_values(&[name.as_str()]).get() == 1;
-            if open && now > seen.last_answer {
+            if breaker == 1 && now > seen.last_answer {
                 faults.push(format!("{name}: {id} is sent although the breaker is open"));
+            }
+            if breaker == 2 && seen.calls.iter().any(|c| c.probe && c.life == process.life && c.ended == Duration::MAX) {
+                faults.push(format!("{name}: {id} is sent beside another probe"));
             }
             seen.faults.extend(faults);
         }
         let n = seen.calls.iter().filter(|c| c.id == id && c.look == look).count();
         let (at, life) = (seen.calls.len(), process.life);
         let (ended, answer) = (Duration::MAX, Answer::None);
-        seen.calls.push(Call { life, id, look, began: now, ended, answer, wish: None });
+        let probe = !look && breaker == 2;
+        seen.calls.push(Call { life, id, look, began: now, ended, answer, probe, wish: None });
         (Open { service: self, at }, self.luck(id, n))
     }
 
@@ -180,6 +192,9 @@ impl Service {
 
     async fn take(&self, delivery: &Delivery) -> Result<Receipt, SinkError> {
         let (open, mut luck) = self.begin(delivery, false);
+        if open.at > TOO_MANY {
+            std::future::pending::<()>().await;
+        }
         let mood = self.mood();
         let mut takes = self.takes.mul_f64(0.5 + luck.f64());
         let unlucky = luck.u8(0..3) == 0;

@@ -114,8 +114,8 @@ fn paced(service: &Service, calls: &[Call]) -> Vec<String> {
     for (at, (life, first)) in sent.iter().enumerate() {
         for (n, (_, last)) in sent[at..].iter().enumerate().take_while(|(_, (other, _))| other == life) {
             // A timer may be late by some milliseconds, and makes up for it.
-            let over = (*last - *first + Duration::from_millis(8)).as_secs_f64();
-            if (n + 1) as f64 > f64::from(rate.burst) + rate.per_second * over {
+            let over = (last.saturating_sub(*first) + Duration::from_millis(8)).as_secs_f64();
+            if f64::from(u32::try_from(n + 1).unwrap()) > f64::from(rate.burst) + rate.per_second * over {
                 return vec![format!("{}: {} are sent within {over} s", service.config.name, n + 1)];
             }
         }

@@ -151,9 +151,9 @@ impl World {
                 _ => {
                     let service = self.services[self.rng.usize(0..self.services.len())].clone();
                     if self.rng.bool() {
-                        assert_eq!(self.drain.pause(&service.config.name).await, Ok(true))
+                        assert_eq!(self.drain.pause(&service.config.name).await, Ok(true));
                     } else {
-                        self.resume(&service).await
+                        self.resume(&service).await;
                     }
                 }
             }

@@ -35,10 +35,10 @@ async fn a_rate_is_kept_to_and_made_full_use_of() {
     let graph = noting(&begun, |_| Act::Take(Duration::from_millis(70)));
     let rate = config::Rate { per_second: 8.0, burst: 4 };
     let bench = Bench::new(config::Sink { rate, ..sink_config(10) }, &graph);
-    let began = Instant::now();
+    let start = Instant::now();
     bench.fill(40, 164).await;
     bench.until_empty().await;
-    let took = began.elapsed().as_secs_f64();
+    let took = start.elapsed().as_secs_f64();
     assert!((20.0..21.0).contains(&took), "4 at once, 160 at 8 a second: {took}");
     let begun = begun.lock().unwrap();
     for (at, first) in begun.iter().enumerate() {
@@ -135,11 +135,14 @@ async fn an_adaptive_sink_finds_the_pace_of_a_service_and_finds_out_when_it_has_
         });
         let bench = Bench::new(config::Sink { adaptive: true, ..sink_config(100) }, &graph);
         let measure = async |seconds: u64| {
-            let (taken, no) = (bench.count().delivered, refused.load(Ordering::Relaxed));
+            let counts = || [bench.count().delivered, refused.load(Ordering::Relaxed) as u64];
+            let before = counts();
             tokio::time::sleep(secs(seconds)).await;
-            let (taken, no) = (bench.count().delivered - taken, refused.load(Ordering::Relaxed) - no);
+            let after = counts();
             #[allow(clippy::cast_precision_loss)]
-            let (rate, share) = (taken as f64 / seconds as f64, no as f64 / (taken as usize + no) as f64);
+            let [taken, no] = [0, 1].map(|n| (after[n] - before[n]) as f64);
+            #[allow(clippy::cast_precision_loss)]
+            let (rate, share) = (taken / seconds as f64, no / (taken + no));
             println!("{by:?}: {rate:.1}/s, {:.1} % refused", share * 100.0);
             (rate, share)
         };
