@@ -4,7 +4,10 @@
 //! outage where there was a warning.
 
 mod files;
+mod towards;
 mod trust;
+
+pub use towards::{towards, towards_anyone};
 
 use std::path::PathBuf;
 use std::sync::{Arc, PoisonError, RwLock};

@@ -132,7 +132,7 @@ fn source(episode: &Episode) -> String {
 }
 
 /// `role: text`, a line per message.
-fn content(episode: &Episode) -> String {
+pub(super) fn content(episode: &Episode) -> String {
     let mut content = String::new();
     for (n, message) in episode.messages.iter().enumerate() {
         let line = if n > 0 { "\n" } else { "" };
