@@ -4,7 +4,8 @@ use std::path::PathBuf;
 
 use super::Secret;
 use super::address::host_and_port;
-use super::read::{Field, Read};
+use super::read::{Field, Read, Section};
+use super::values::file;
 
 /// The keys of `type = "neo4j"`.
 #[derive(Debug, Clone)]
@@ -55,7 +56,11 @@ pub struct Server {
 
 impl std::fmt::Display for Server {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        let tls = if self.tls == ServerTrust::Plain { "" } else { " with TLS" };
+        let tls = match self.tls {
+            ServerTrust::Plain => " without TLS",
+            ServerTrust::Verified => " with TLS",
+            ServerTrust::Anyone => " with anybody's TLS",
+        };
         match &self.host {
             host if host.contains(':') => write!(f, "[{host}]:{}{tls}", self.port),
             host => write!(f, "{host}:{}{tls}", self.port),
@@ -93,6 +98,22 @@ pub fn server<T: Copy>(field: &Field<'_>, schemes: &[(&str, ServerTrust, T)], po
         (_, Some(0)) => Err(format!("nobody answers on port 0, allowed: {names}")),
         (host, given) => Ok((Server { host, port: given.unwrap_or(port), tls: *tls }, *means)),
     }
+}
+
+/// Text that says something.
+pub fn word(field: &Field<'_>) -> Read<String> {
+    let text = field.text("text in quotes")?;
+    if text.trim().is_empty() || text.contains('\0') { Err("allowed: text, not empty".to_owned()) } else { Ok(text) }
+}
+
+/// `ca_file`, which makes sense only where it is looked into.
+pub fn ca_file(s: &mut Section<'_>, server: &Server) -> Option<PathBuf> {
+    let field = s.take("ca_file")?;
+    if server.tls != ServerTrust::Verified && !server.host.is_empty() {
+        s.cx().fault(field.key_at, format!("`ca_file` is for TLS that is verified, and `url` is {server}, leave it out"));
+        return None;
+    }
+    file(&field).map_err(|tail| field.fault(&tail)).ok()
 }
 
 /// What stands where a server couldn't be read: it is never seen.

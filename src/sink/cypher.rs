@@ -16,7 +16,8 @@ use serde_json::{Map, Value, json};
 use uuid::Uuid;
 
 use super::Delivery;
-use super::graphiti::content;
+use super::graphiti::{content, time};
+use crate::clock;
 use crate::episode::{Digests, End, Episode, Request};
 
 /// What is run where the configuration gives no statement.
@@ -66,8 +67,9 @@ fn names_episodes(text: &str) -> bool {
 fn fields(episode: &Episode, delivery: &Delivery) -> Map<String, Value> {
     let Value::Object(mut fields) = episode.to_json() else { return Map::new() };
     // Cypher's integers are signed.
-    fields.insert("at".to_owned(), i64::try_from(delivery.at).unwrap_or(i64::MAX).into());
-    fields.insert("time".to_owned(), delivery.timestamp().into());
+    let at = time(delivery);
+    fields.insert("at".to_owned(), i64::try_from(at).unwrap_or(i64::MAX).into());
+    fields.insert("time".to_owned(), clock::rfc3339(at).into());
     fields.insert("content".to_owned(), content(episode).into());
     fields.insert("metadata_json".to_owned(), episode.metadata.clone().into());
     fields

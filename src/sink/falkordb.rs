@@ -134,6 +134,8 @@ impl FalkordbSink {
 
     /// Constraints are a belt beside the braces: who may not make them is told so, and served.
     async fn prepare(&self, connection: &mut MultiplexedConnection) -> Result<(), SinkError> {
+        // Makes the graph: without one nothing is explained.
+        self.make(connection, &["GRAPH.QUERY", &self.graph, "RETURN 1"]).await?;
         if !self.statement.is_own {
             for index in INDEXES {
                 self.make(connection, &["GRAPH.QUERY", &self.graph, index]).await?;
@@ -158,7 +160,7 @@ impl FalkordbSink {
         match self.call(connection, command).await {
             Err(error) if matches!(error.cause, Cause::Status(400 | 403)) => {
                 if !error.message.contains("already") {
-                    tracing::warn!(graph = self.graph, ?command, %error, "a constraint could not be made");
+                    tracing::warn!(graph = self.graph, ?command, %error, "an index or a constraint could not be made");
                 }
                 Ok(())
             }

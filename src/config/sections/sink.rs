@@ -10,7 +10,7 @@ use http::{HeaderName, HeaderValue};
 
 use super::breaker::breaker;
 use crate::config::address::base_url;
-use crate::config::read::{Field, Header, Read, Section};
+use crate::config::read::{Header, Section};
 use crate::config::status::{RetryOn, StatusSet};
 use crate::config::values::{
     boolean, choice, choice_with, duration, duration_or_zero, integer, name, number, path, retry_on, statuses,
@@ -110,12 +110,6 @@ fn graphiti(s: &mut Section<'_>) -> Graphiti {
     };
     c.finish();
     Graphiti { url, confirm }
-}
-
-/// Text that says something.
-fn word(field: &Field<'_>) -> Read<String> {
-    let text = field.text("text in quotes")?;
-    if text.trim().is_empty() || text.contains('\0') { Err("allowed: text, not empty".to_owned()) } else { Ok(text) }
 }
 
 fn file(s: &mut Section<'_>, is_file: bool) -> PathBuf {
