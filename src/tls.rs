@@ -119,11 +119,9 @@ pub fn faults(config: &Config) -> Vec<(String, String)> {
         }
     }
     for (i, sink) in config.sinks.iter().enumerate() {
-        let (server, ca_file) = match &sink.kind {
-            SinkKind::Neo4j(Neo4j { server, ca_file, .. }) | SinkKind::Falkordb(Falkordb { server, ca_file, .. }) => {
-                (server, ca_file)
-            }
-            _ => continue,
+        let (SinkKind::Neo4j(Neo4j { server, ca_file, .. }) | SinkKind::Falkordb(Falkordb { server, ca_file, .. })) = &sink.kind
+        else {
+            continue;
         };
         if let (ServerTrust::Verified, Err(error)) = (server.tls, trust(ca_file.as_deref())) {
             let key = if ca_file.is_some() { "ca_file" } else { "url" };

@@ -185,14 +185,18 @@ fn inv4_an_answer_that_never_comes_leaves_a_doubt_that_a_look_settles() {
             tokio::time::timeout(Duration::from_secs(30), seen).await.expect("it arrived");
             deliver(&sink, &episode("a", 2)).await;
 
-            // Nobody listens: nothing can have arrived, not even over a connection that was there before.
+            // A connection that died while it was idle is found dead before anything is sent.
+            relay.cut();
+            deliver(&sink, &episode("a", 3)).await;
+
+            // Nobody listens: nothing can have arrived.
             let address = relay.address;
             relay.stop().await;
             let (sink, _dir) = open(database, address, "doubt", "");
-            let error = sink.deliver(&episode("a", 3)).await.unwrap_err();
+            let error = sink.deliver(&episode("a", 4)).await.unwrap_err();
             assert_eq!((error.cause, error.ambiguous), (Cause::Connect, false), "{database:?}: {error}");
         });
-        assert_chain(database, "doubt", "a", 1..=2);
+        assert_chain(database, "doubt", "a", 1..=3);
     }
 }
 
@@ -280,19 +284,20 @@ fn tls_is_made_with_whom_the_authority_vouches_for_and_with_nobody_else() {
         runtime().block_on(async {
             let relay = Relay::start(database.address(), Some((certified.path(), "server"))).await;
             let port = relay.address.port();
-            let with = |scheme: &str, ca: &Path| {
-                let plain = table(database, relay.address, "ways", &format!("ca_file = {:?}", ca.join("ca.pem")));
+            let with = |scheme: &str, ca: Option<&Path>| {
+                let ca_file = ca.map_or_else(String::new, |ca| format!("ca_file = {:?}", ca.join("ca.pem")));
+                let plain = table(database, relay.address, "ways", &ca_file);
                 let url = plain.lines().find(|line| line.starts_with("url")).unwrap();
                 open_table(&plain.replace(url, &format!("url = \"{scheme}://localhost:{port}\"")), |_| {})
             };
             let secure = if database == Database::ArcadeDb { "bolt+s" } else { "rediss" };
-            let (sink, _dir) = with(secure, certified.path());
+            let (sink, _dir) = with(secure, Some(certified.path()));
             deliver(&sink, &episode("tls", 1)).await;
-            let (sink, _dir) = with(secure, stranger.path());
+            let (sink, _dir) = with(secure, Some(stranger.path()));
             let error = sink.deliver(&episode("tls", 2)).await.unwrap_err();
             assert_eq!((error.cause, error.ambiguous), (Cause::Connect, false), "{database:?}: {error}");
             if database == Database::ArcadeDb {
-                let (sink, _dir) = with("bolt+ssc", stranger.path());
+                let (sink, _dir) = with("bolt+ssc", None);
                 deliver(&sink, &episode("tls", 3)).await;
             }
         });

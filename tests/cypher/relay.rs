@@ -10,6 +10,7 @@ use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, split};
 use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::Notify;
 use tokio::task::JoinHandle;
 use tokio_rustls::TlsAcceptor;
 
@@ -28,6 +29,8 @@ struct Faults {
     swallow: AtomicBool,
     /// Offers the server version 4.4 of Bolt alone.
     old: AtomicBool,
+    /// Ends all lines.
+    cut: Notify,
 }
 
 /// What only statements that write episodes have in them.
@@ -69,6 +72,11 @@ impl Relay {
     /// The server seems to be an old one.
     pub fn pretend_old(&self) {
         self.faults.old.store(true, Ordering::Relaxed);
+    }
+
+    /// Each connection breaks; new ones are taken.
+    pub fn cut(&self) {
+        self.faults.cut.notify_waiters();
     }
 
     /// Nobody listens any more.
@@ -118,5 +126,6 @@ async fn pass(client: impl AsyncRead + AsyncWrite, server: TcpStream, faults: Ar
     tokio::select! {
         () = up => {}
         () = down => {}
+        () = faults.cut.notified() => {}
     }
 }

@@ -35,7 +35,7 @@ fn append(out: &mut String, value: &Value) {
         Value::String(text) => quote(out, text),
         Value::Array(items) => {
             out.push('[');
-            separate(out, items, |out, item| append(out, item));
+            separate(out, items, append);
             out.push(']');
         }
         Value::Object(entries) => {

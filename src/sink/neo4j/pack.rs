@@ -1,4 +1,4 @@
-//! PackStream, the values of Bolt: everything that JSON has, and 64-bit integers. Written from [`Value`], and read into it.
+//! `PackStream`, the values of Bolt: everything that JSON has, and 64-bit integers. Written from [`Value`], and read into it.
 //!
 //! What JSON hasn't is read as near as can be: a structure (a node, a time) as the list of its fields, bytes as null. Nobody here asks for
 //! either.
@@ -8,7 +8,7 @@ use serde_json::{Map, Value};
 /// Values inside values, at most.
 const DEPTH: usize = 100;
 
-/// What isn't PackStream, or is too deep.
+/// What isn't `PackStream`, or is too deep.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Malformed;
 
@@ -25,18 +25,21 @@ fn value(out: &mut Vec<u8>, v: &Value) {
     match v {
         Value::Null => out.push(0xC0),
         Value::Bool(flag) => out.push(if *flag { 0xC3 } else { 0xC2 }),
-        Value::Number(number) => match number.as_i64() {
-            Some(integer) => int(out, integer),
-            None => {
+        Value::Number(number) => {
+            if let Some(integer) = number.as_i64() {
+                int(out, integer);
+            } else {
                 out.push(0xC1);
                 // One beyond 64 bits has no other form either.
                 out.extend(number.as_f64().unwrap_or(f64::NAN).to_be_bytes());
             }
-        },
+        }
         Value::String(text) => string(out, text),
         Value::Array(items) => {
             head(out, items.len(), 0x90, [0xD4, 0xD5, 0xD6]);
-            items.iter().for_each(|item| value(out, item));
+            for item in items {
+                value(out, item);
+            }
         }
         Value::Object(entries) => {
             head(out, entries.len(), 0xA0, [0xD8, 0xD9, 0xDA]);
@@ -236,7 +239,7 @@ mod tests {
     #[test]
     fn nobody_makes_the_reader_fall_too_deep() {
         let mut bytes = vec![0xB1, 0x71];
-        bytes.extend([0x91; 100_000]);
+        bytes.resize(100_000, 0x91);
         assert_eq!(message(&bytes), Err(Malformed));
     }
 }
