@@ -17,6 +17,7 @@ pub mod units;
 mod address;
 mod check;
 mod expand;
+mod graph;
 mod load;
 mod overlay;
 mod read;
@@ -26,6 +27,7 @@ mod tree;
 mod values;
 
 pub use fault::{Fault, Faults, Origin};
+pub use graph::{Falkordb, Neo4j, Server, ServerTrust};
 pub use load::{Input, load, load_with, read};
 pub use route::{Action, Chain, Dedupe, Extract, Marker, Redact, Route, Stream, StreamFormat};
 
@@ -265,6 +267,10 @@ pub struct Sink {
 pub enum SinkKind {
     /// Graphiti's REST service.
     Graphiti(Graphiti),
+    /// Bolt.
+    Neo4j(Neo4j),
+    /// `FalkorDB`, over RESP.
+    Falkordb(Falkordb),
     /// The service that a request was meant for: it gets the request again.
     Replay {
         /// Base URL without a trailing slash.

@@ -9,9 +9,13 @@
 //!   time-out may have. When in doubt, it is ambiguous.
 //! - Each call is given up by dropping it (shutdown, time-outs): a sink keeps no state that this would break.
 
+mod cypher;
+pub mod falkordb;
 pub mod file;
 pub mod graphiti;
 mod http;
+pub mod neo4j;
+mod pool;
 pub mod replay;
 mod wish;
 
@@ -163,9 +167,12 @@ pub struct SetupError {
 
 /// The sink of a configuration.
 pub fn open(config: &config::Sink) -> Result<Arc<dyn Sink>, SetupError> {
-    let client = || http::Client::new(config).map_err(|e| SetupError { name: config.name.clone(), message: e.to_string() });
+    let setup = |error: &dyn std::error::Error| SetupError { name: config.name.clone(), message: error.to_string() };
+    let client = || http::Client::new(config).map_err(|e| setup(&e));
     match &config.kind {
         SinkKind::Graphiti(graphiti) => Ok(Arc::new(graphiti::GraphitiSink::new(client()?, graphiti))),
+        SinkKind::Neo4j(neo4j) => Ok(Arc::new(neo4j::Neo4jSink::new(neo4j, config).map_err(|e| setup(&e))?)),
+        SinkKind::Falkordb(falkordb) => Ok(Arc::new(falkordb::FalkordbSink::new(falkordb, config).map_err(|e| setup(&e))?)),
         SinkKind::Replay { url } => Ok(Arc::new(replay::ReplaySink::new(client()?, url, config))),
         SinkKind::File { path } => Ok(Arc::new(file::FileSink::new(path.clone()))),
     }

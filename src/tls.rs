@@ -4,7 +4,10 @@
 //! outage where there was a warning.
 
 mod files;
+mod towards;
 mod trust;
+
+pub use towards::{towards, towards_anyone};
 
 use std::path::PathBuf;
 use std::sync::{Arc, PoisonError, RwLock};
@@ -13,7 +16,7 @@ use rustls::crypto::CryptoProvider;
 use rustls::sign::SingleCertAndKey;
 use rustls::{ClientConfig, ServerConfig};
 
-use crate::config::{Config, ServerTls, UpstreamTls};
+use crate::config::{Config, Falkordb, Neo4j, ServerTls, ServerTrust, SinkKind, UpstreamTls};
 use files::{identity, trust};
 
 /// What may be spoken behind TLS, the best first (ALPN).
@@ -33,7 +36,7 @@ pub enum TlsError {
         message: String,
     },
     /// What the system trusts.
-    #[error("the system has no certificate authorities that can be used ({0}), allowed: `upstream_tls.ca_file`")]
+    #[error("the system has no certificate authorities that can be used ({0}), allowed: a `ca_file`")]
     System(String),
 }
 
@@ -113,6 +116,16 @@ pub fn faults(config: &Config) -> Vec<(String, String)> {
         let files = &proxy.upstream_tls;
         if proxy.upstream.is_tls() {
             tell("upstream_tls", files.client.as_ref(), client_config(files).err().unwrap_or_default());
+        }
+    }
+    for (i, sink) in config.sinks.iter().enumerate() {
+        let (SinkKind::Neo4j(Neo4j { server, ca_file, .. }) | SinkKind::Falkordb(Falkordb { server, ca_file, .. })) = &sink.kind
+        else {
+            continue;
+        };
+        if let (ServerTrust::Verified, Err(error)) = (server.tls, trust(ca_file.as_deref())) {
+            let key = if ca_file.is_some() { "ca_file" } else { "url" };
+            faults.push((format!("sink.{i}.{key}"), format!("`{key}`: {error}")));
         }
     }
     faults

@@ -1,6 +1,7 @@
 //! The integration tests: each module drives the real binary, or the library, from outside.
 
 mod cli;
+mod cypher;
 mod damage;
 mod export;
 mod faults;

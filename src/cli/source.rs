@@ -207,6 +207,8 @@ impl Local {
                     name: sink.name.clone(),
                     kind: match sink.kind {
                         SinkKind::Graphiti(_) => "graphiti",
+                        SinkKind::Neo4j(_) => "neo4j",
+                        SinkKind::Falkordb(_) => "falkordb",
                         SinkKind::Replay { .. } => "replay",
                         SinkKind::File { .. } => "file",
                     },

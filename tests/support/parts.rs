@@ -23,6 +23,9 @@ pub static TRANSPARENT: Parts = Parts::new("tests/transparent", include_str!("..
 /// What the vendors' clients need.
 pub static PRESETS: Parts = Parts::new("tests/presets", include_str!("../presets/requirements.txt"));
 
+/// What the tests over Bolt need.
+pub static ARCADEDB: Parts = Parts::new("tests/arcadedb", include_str!("../arcadedb/requirements.txt"));
+
 /// What says that an environment is complete; written last.
 const COMPLETE: &str = "complete";
 

@@ -19,7 +19,7 @@ pub struct Service {
 }
 
 impl Service {
-    fn start(name: &str, command: Command, dir: &Path) -> Self {
+    pub(super) fn start(name: &str, command: Command, dir: &Path) -> Self {
         let mut process = Process::start(name, command, Reports::Stdout, dir);
         let port: u16 =
             process.wait_for("`listening on PORT`", |line| line.strip_prefix("listening on ").and_then(|port| port.parse().ok()));

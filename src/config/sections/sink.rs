@@ -1,5 +1,8 @@
 //! `[[sink]]`
 
+mod falkordb;
+mod neo4j;
+
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -14,11 +17,11 @@ use crate::config::values::{
 };
 use crate::config::{Batch, Breaker, Confirm, Graphiti, GraphitiFormat, OnDead, OrderBy, Rate, Retry, Sink, SinkKind};
 
-const TYPES: &str = "\"graphiti\", \"replay\" or \"file\"";
+const TYPES: &str = "\"graphiti\", \"neo4j\", \"falkordb\", \"replay\" or \"file\"";
 
 /// Keys that belong to certain types, and those of the types that are still to come.
-const OWNED: [(&str, &[&str]); 13] = [
-    ("url", &["graphiti", "replay"]),
+const OWNED: [(&str, &[&str]); 14] = [
+    ("url", &["graphiti", "neo4j", "falkordb", "replay"]),
     ("confirm", &["graphiti"]),
     ("format", &["graphiti"]),
     ("path", &["file"]),
@@ -26,10 +29,11 @@ const OWNED: [(&str, &[&str]); 13] = [
     ("body", &["http"]),
     ("success", &["http"]),
     ("preset", &["http"]),
-    ("user", &["neo4j"]),
-    ("password_file", &["neo4j"]),
+    ("user", &["neo4j", "falkordb"]),
+    ("password_file", &["neo4j", "falkordb"]),
+    ("ca_file", &["neo4j", "falkordb"]),
     ("database", &["neo4j"]),
-    ("statement", &["neo4j"]),
+    ("statement", &["neo4j", "falkordb"]),
     ("graph", &["falkordb"]),
 ];
 
@@ -39,6 +43,8 @@ pub const FRAMING: [&str; 7] = ["host", "content-length", "content-type", "trans
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Type {
     Graphiti,
+    Neo4j,
+    Falkordb,
     Replay,
     File,
 }
@@ -47,8 +53,14 @@ enum Type {
 pub fn sink(mut s: Section<'_>) -> Sink {
     let secs = Duration::from_secs;
     let types = choice_with(
-        &[("graphiti", Type::Graphiti), ("replay", Type::Replay), ("file", Type::File)],
-        &["neo4j", "falkordb", "http"],
+        &[
+            ("graphiti", Type::Graphiti),
+            ("neo4j", Type::Neo4j),
+            ("falkordb", Type::Falkordb),
+            ("replay", Type::Replay),
+            ("file", Type::File),
+        ],
+        &["http"],
     );
     let kind = s.require("type", TYPES, types);
     let order_by = if kind == Some(Type::Graphiti) { OrderBy::Group } else { OrderBy::Session };
@@ -73,6 +85,8 @@ pub fn sink(mut s: Section<'_>) -> Sink {
         headers: headers(&mut s),
         kind: match kind {
             Some(Type::Graphiti) => SinkKind::Graphiti(graphiti(&mut s)),
+            Some(Type::Neo4j) => SinkKind::Neo4j(neo4j::neo4j(&mut s)),
+            Some(Type::Falkordb) => SinkKind::Falkordb(falkordb::falkordb(&mut s)),
             Some(Type::Replay) => {
                 SinkKind::Replay { url: s.require("url", "\"http://host:port\"", base_url).unwrap_or_default() }
             }
@@ -107,13 +121,15 @@ fn file(s: &mut Section<'_>, is_file: bool) -> PathBuf {
 fn foreign(s: &mut Section<'_>, kind: Option<Type>) {
     let own = match kind {
         Some(Type::Graphiti) => "graphiti",
+        Some(Type::Neo4j) => "neo4j",
+        Some(Type::Falkordb) => "falkordb",
         Some(Type::Replay) => "replay",
         Some(Type::File) => "file",
         None => "",
     };
     for (key, owners) in OWNED.iter().filter(|(_, owners)| !owners.contains(&own)) {
         if let (Some(field), Some(_)) = (s.take(key), kind) {
-            let later = if ["graphiti", "file"].contains(&owners[0]) { "" } else { ", which is not in this version yet" };
+            let later = if owners[0] == "http" { ", which is not in this version yet" } else { "" };
             let owners: Vec<_> = owners.iter().map(|owner| format!("{owner:?}")).collect();
             let owners = owners.join(" or ");
             s.cx().fault(field.key_at, format!("`{key}` belongs to type = {owners}{later}, leave it out"));
