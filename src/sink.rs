@@ -13,6 +13,7 @@ pub mod file;
 pub mod graphiti;
 mod http;
 pub mod replay;
+pub mod templated;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -49,12 +50,14 @@ pub enum Receipt {
 }
 
 /// Whether an episode is there.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Presence {
     /// It is.
     Present,
     /// It is not, or not yet where the sink [confirms later](Sink::follow).
     Absent,
+    /// It is not, and what was accepted won't be: why. A failed attempt, after which it is sent again.
+    Failed(String),
     /// This sink can't tell.
     Unknown,
 }
@@ -165,6 +168,7 @@ pub fn open(config: &config::Sink) -> Result<Arc<dyn Sink>, SetupError> {
     let client = || http::Client::new(config).map_err(|e| SetupError { name: config.name.clone(), message: e.to_string() });
     match &config.kind {
         SinkKind::Graphiti(graphiti) => Ok(Arc::new(graphiti::GraphitiSink::new(client()?, graphiti))),
+        SinkKind::Http(service) => Ok(Arc::new(templated::TemplatedSink::new(client()?, service))),
         SinkKind::Replay { url } => Ok(Arc::new(replay::ReplaySink::new(client()?, url, config))),
         SinkKind::File { path } => Ok(Arc::new(file::FileSink::new(path.clone()))),
     }

@@ -37,6 +37,7 @@ fn summary(config: &Config, out: &mut impl Write) -> io::Result<()> {
     for Sink { name, kind, workers, order_by, .. } in &config.sinks {
         let target = match kind {
             SinkKind::Graphiti(graphiti) => format!("graphiti at {}", graphiti.url),
+            SinkKind::Http(service) => format!("http to {}", service.url),
             SinkKind::Replay { url } => format!("replay to {url}"),
             SinkKind::File { path } => format!("file {}", path.display()),
         };

@@ -207,6 +207,7 @@ impl Local {
                     name: sink.name.clone(),
                     kind: match sink.kind {
                         SinkKind::Graphiti(_) => "graphiti",
+                        SinkKind::Http(_) => "http",
                         SinkKind::Replay { .. } => "replay",
                         SinkKind::File { .. } => "file",
                     },

@@ -136,6 +136,10 @@ impl Work {
                     return Ending::Delivered { sent: Some(sent), surely };
                 }
                 Ok(Presence::Unknown) => return self.resend().await,
+                Ok(Presence::Failed(message)) => {
+                    let error = SinkError { cause: Cause::Timeout, message, retry_after: None, ambiguous: false };
+                    return Ending::Failed { error, sent: Sent::No };
+                }
                 Ok(Presence::Absent) => failed = 0,
                 Err(error) => {
                     failed += 1;

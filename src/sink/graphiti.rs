@@ -116,7 +116,7 @@ fn body(delivery: &Delivery) -> serde_json::Value {
 
 /// The time of the event: the delivery's, which keeps the order of the lane, unless that is far from what the exchange itself says. What
 /// somebody tells of long ago happened long ago, whatever the graph was told before it.
-fn time(delivery: &Delivery) -> u64 {
+pub(super) fn time(delivery: &Delivery) -> u64 {
     let episode = &delivery.episode;
     let moved = delivery.at.saturating_sub(episode.time());
     if episode.occurred_at.is_some() && moved > FURTHEST { episode.time() } else { delivery.at }
@@ -132,7 +132,7 @@ fn source(episode: &Episode) -> String {
 }
 
 /// `role: text`, a line per message.
-fn content(episode: &Episode) -> String {
+pub(super) fn content(episode: &Episode) -> String {
     let mut content = String::new();
     for (n, message) in episode.messages.iter().enumerate() {
         let line = if n > 0 { "\n" } else { "" };

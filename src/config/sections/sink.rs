@@ -1,9 +1,11 @@
 //! `[[sink]]`
 
+mod http;
+
 use std::path::PathBuf;
 use std::time::Duration;
 
-use http::{HeaderName, HeaderValue};
+use ::http::{HeaderName, HeaderValue};
 
 use super::breaker::breaker;
 use crate::config::address::base_url;
@@ -14,18 +16,21 @@ use crate::config::values::{
 };
 use crate::config::{Batch, Breaker, Confirm, Graphiti, OnDead, OrderBy, Rate, Retry, Sink, SinkKind};
 
-const TYPES: &str = "\"graphiti\", \"replay\" or \"file\"";
+const TYPES: &str = "\"graphiti\", \"http\", \"replay\" or \"file\"";
 
 /// Keys that belong to certain types, and those of the types that are still to come.
-const OWNED: [(&str, &[&str]); 13] = [
-    ("url", &["graphiti", "replay"]),
-    ("confirm", &["graphiti"]),
+const OWNED: [(&str, &[&str]); 16] = [
+    ("url", &["graphiti", "http", "replay"]),
+    ("confirm", &["graphiti", "http"]),
     ("format", &["graphiti"]),
-    ("path", &["file"]),
+    ("path", &["file", "http"]),
+    ("preset", &["http"]),
     ("method", &["http"]),
+    ("content_type", &["http"]),
     ("body", &["http"]),
     ("success", &["http"]),
-    ("preset", &["http"]),
+    ("delivered_if", &["http"]),
+    ("repair", &["http"]),
     ("user", &["neo4j"]),
     ("password_file", &["neo4j"]),
     ("database", &["neo4j"]),
@@ -39,6 +44,7 @@ pub const FRAMING: [&str; 7] = ["host", "content-length", "content-type", "trans
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Type {
     Graphiti,
+    Http,
     Replay,
     File,
 }
@@ -47,10 +53,11 @@ enum Type {
 pub fn sink(mut s: Section<'_>) -> Sink {
     let secs = Duration::from_secs;
     let types = choice_with(
-        &[("graphiti", Type::Graphiti), ("replay", Type::Replay), ("file", Type::File)],
-        &["neo4j", "falkordb", "http"],
+        &[("graphiti", Type::Graphiti), ("http", Type::Http), ("replay", Type::Replay), ("file", Type::File)],
+        &["neo4j", "falkordb"],
     );
     let kind = s.require("type", TYPES, types);
+    let http = if kind == Some(Type::Http) { http::http(&mut s) } else { None }; // first: its preset fills in other keys
     let order_by = if kind == Some(Type::Graphiti) { OrderBy::Group } else { OrderBy::Session };
     let sink = Sink {
         name: s.require("name", "a name of letters, digits, _ and -", name).unwrap_or_default(),
@@ -76,8 +83,11 @@ pub fn sink(mut s: Section<'_>) -> Sink {
             Some(Type::Replay) => {
                 SinkKind::Replay { url: s.require("url", "\"http://host:port\"", base_url).unwrap_or_default() }
             }
-            // Without a type this is a placeholder.
-            Some(Type::File) | None => SinkKind::File { path: file(&mut s, kind.is_some()) },
+            // Without a type, or where a template is wrong, this is a placeholder.
+            Some(Type::File | Type::Http) | None => match http {
+                Some(http) => SinkKind::Http(Box::new(http)),
+                None => SinkKind::File { path: file(&mut s, kind == Some(Type::File)) },
+            },
         },
     };
     foreign(&mut s, kind);
@@ -106,13 +116,14 @@ fn file(s: &mut Section<'_>, is_file: bool) -> PathBuf {
 fn foreign(s: &mut Section<'_>, kind: Option<Type>) {
     let own = match kind {
         Some(Type::Graphiti) => "graphiti",
+        Some(Type::Http) => "http",
         Some(Type::Replay) => "replay",
         Some(Type::File) => "file",
         None => "",
     };
     for (key, owners) in OWNED.iter().filter(|(_, owners)| !owners.contains(&own)) {
         if let (Some(field), Some(_)) = (s.take(key), kind) {
-            let later = if ["graphiti", "file"].contains(&owners[0]) { "" } else { ", which is not in this version yet" };
+            let later = if ["graphiti", "file", "http"].contains(&owners[0]) { "" } else { ", which is not in this version yet" };
             let owners: Vec<_> = owners.iter().map(|owner| format!("{owner:?}")).collect();
             let owners = owners.join(" or ");
             s.cx().fault(field.key_at, format!("`{key}` belongs to type = {owners}{later}, leave it out"));
