@@ -53,6 +53,8 @@ const ESCAPED: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'
 pub enum Makes {
     /// Text as it is; null is written `none`.
     Text,
+    /// What an answer says: null is nothing.
+    Reason,
     /// One line of a head: null is an error.
     Line,
     /// A path and a query: whatever is put in is percent-encoded, unless it is marked `|safe`; null is an error.
@@ -81,15 +83,16 @@ impl Template {
 
     /// Compiles what is read out of an answer.
     pub fn reading(source: &str, names: &[&[&str]]) -> Result<Self, String> {
-        Self::compile(source, Makes::Text, UndefinedBehavior::Chainable, names)
+        Self::compile(source, Makes::Reason, UndefinedBehavior::Chainable, names)
     }
 
     fn compile(source: &str, makes: Makes, missing: UndefinedBehavior, names: &[&[&str]]) -> Result<Self, String> {
         let mut env = Environment::new();
         env.set_undefined_behavior(missing);
+        env.add_filter("having", having);
         if makes != Makes::Text {
             env.set_auto_escape_callback(|_| AutoEscape::None);
-            env.set_formatter(move |out, state, value| line(out, state, value, makes));
+            env.set_formatter(move |out, state, value| write(out, state, value, makes));
         }
         env.add_template_owned(NAME, source.to_owned()).map_err(|e| told(&e))?;
         let template = Self { source: source.into(), env: Arc::new(env) };
@@ -143,7 +146,7 @@ impl Template {
 impl Condition {
     /// Compiles an expression over an answer, such as `status == 409 and "exists" in text`.
     pub fn new(source: &str, names: &[&[&str]]) -> Result<Self, String> {
-        // By itself first: what follows would take what ends early, and goes on as a template, for one as well.
+        // By itself first: below, one that ends early and goes on as a template would be taken for one as well.
         Environment::new().compile_expression(source).map_err(|e| told(&e))?;
         let template = Template::reading(&format!("{{% if {source} %}}yes{{% endif %}}"), names)?;
         Ok(Self { source: source.into(), template })
@@ -160,10 +163,20 @@ pub fn is_template(text: &str) -> bool {
     ["{{", "{%", "{#"].iter().any(|mark| text.contains(mark))
 }
 
-/// Writes a value that becomes a part of one line.
-fn line(out: &mut Output, state: &mut State, value: &Value, makes: Makes) -> Result<(), Error> {
+/// `list | having("meta.id", id)`: the elements that have this value at this path. What is no list has no elements, and what has no such
+/// path has no such value.
+fn having(list: &Value, path: &str, wanted: &Value) -> Vec<Value> {
+    let at = |element: &Value| path.split('.').try_fold(element.clone(), |value, part| value.get_attr(part).ok());
+    list.try_iter().map(|elements| elements.filter(|element| at(element).as_ref() == Some(wanted)).collect()).unwrap_or_default()
+}
+
+/// Writes a value as what is made of it needs it.
+fn write(out: &mut Output, state: &mut State, value: &Value, makes: Makes) -> Result<(), Error> {
     if value.is_none() {
-        return Err(Error::new(ErrorKind::InvalidOperation, "null has no place here"));
+        return match makes {
+            Makes::Reason => Ok(()),
+            _ => Err(Error::new(ErrorKind::InvalidOperation, "null has no place here")),
+        };
     }
     if makes == Makes::Path && !value.is_safe() {
         let encoded = utf8_percent_encode(&value.to_string(), ESCAPED).to_string();
@@ -220,7 +233,9 @@ mod tests {
             let told = request(source, Makes::Text).unwrap_err();
             assert!(told.contains(why), "{source}: {told}");
         }
-        for source in ["{{ id }}", "{% for m in messages %}{{ m.content }}{% endfor %}", "{% for n in range(3) %}{{ n }}{% endfor %}"] {
+        for source in
+            ["{{ id }}", "{% for m in messages %}{{ m.content }}{% endfor %}", "{% for n in range(3) %}{{ n }}{% endfor %}"]
+        {
             assert!(request(source, Makes::Text).is_ok(), "{source}");
         }
         assert!(Condition::new("status == 409 and 'x' in text", &[&ANSWER]).is_ok());
@@ -242,10 +257,12 @@ mod tests {
         assert!(render("{{ user }}", Makes::Line).unwrap_err().contains("null"));
 
         let holds = |source: &str, over: Value| Condition::new(source, &[&ANSWER]).unwrap().holds(&over);
-        let there = "answer.documents | selectattr('meta.id', 'eq', 7) | list";
+        let there = "answer.documents | having('meta.id', 7)";
         let answer = |json: &str| context! { answer => Serde(serde_json::from_str::<serde_json::Value>(json).unwrap()) };
         assert_eq!(holds(there, answer(r#"{"documents":[{"meta":null},{},{"meta":{"id":7}}]}"#)), Ok(true));
         assert_eq!(holds(there, answer(r#"{"documents":[{"meta":{"id":8}}]}"#)), Ok(false));
+        assert_eq!(holds(there, answer(r#"{"documents":[{"meta":{"id":"7"}},7,null]}"#)), Ok(false));
+        assert_eq!(holds(there, answer(r#"{"documents":7}"#)), Ok(false));
         assert_eq!(holds(there, answer("{}")), Ok(false));
         assert_eq!(holds(there, context! {}), Ok(false));
     }

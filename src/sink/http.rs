@@ -120,7 +120,7 @@ impl Client {
 /// A whole answer.
 pub struct Answer {
     pub status: StatusCode,
-    headers: HeaderMap,
+    pub headers: HeaderMap,
     pub body: Vec<u8>,
 }
 

@@ -94,7 +94,9 @@ impl TemplatedSink {
         let is_known = known.is_some();
         let over = with(&episode(delivery), json!({ "answer": known.unwrap_or_else(|| json!({})) }));
         let answer = match self.ask(&proof.request, &over, false).await {
-            Err(error) if error.cause == Cause::Unfit && !is_known && needs_answer(&proof.request) => return Ok(Presence::Unknown),
+            Err(error) if error.cause == Cause::Unfit && !is_known && needs_answer(&proof.request) => {
+                return Ok(Presence::Unknown);
+            }
             asked => asked?,
         };
         if !answer.status.is_success() {

@@ -120,14 +120,10 @@ fn the_repositorys_file_states_every_key_with_its_default() {
 
     // What the reader asks for, without what is planned, stands in the file: active, or as a comment where a value would be no default.
     let planned = [
-        "[[sink]] body",
         "[[sink]] database",
         "[[sink]] graph",
-        "[[sink]] method",
         "[[sink]] password_file",
-        "[[sink]] preset",
         "[[sink]] statement",
-        "[[sink]] success",
         "[[sink]] user",
         "[admin] ui",
         "[alert] url",
