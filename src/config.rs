@@ -10,8 +10,10 @@ pub mod fault;
 pub mod offload;
 pub mod pattern;
 pub mod presets;
+pub mod request;
 pub mod source;
 pub mod status;
+pub mod template;
 pub mod units;
 
 mod address;
@@ -276,6 +278,8 @@ pub enum SinkKind {
         /// Base URL without a trailing slash.
         url: String,
     },
+    /// Any service that speaks HTTP.
+    Http(Box<request::Service>),
     /// JSON Lines, appended and synced.
     File {
         /// The file.

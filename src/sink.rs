@@ -17,6 +17,7 @@ mod http;
 pub mod neo4j;
 mod pool;
 pub mod replay;
+pub mod templated;
 mod wish;
 
 use std::sync::Arc;
@@ -54,12 +55,14 @@ pub enum Receipt {
 }
 
 /// Whether an episode is there.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Presence {
     /// It is.
     Present,
     /// It is not, or not yet where the sink [confirms later](Sink::follow).
     Absent,
+    /// It is not, and what was accepted won't be: why. A failed attempt, after which it is sent again.
+    Failed(String),
     /// This sink can't tell.
     Unknown,
 }
@@ -173,6 +176,7 @@ pub fn open(config: &config::Sink) -> Result<Arc<dyn Sink>, SetupError> {
         SinkKind::Graphiti(graphiti) => Ok(Arc::new(graphiti::GraphitiSink::new(client()?, graphiti))),
         SinkKind::Neo4j(neo4j) => Ok(Arc::new(neo4j::Neo4jSink::new(neo4j, config).map_err(|e| setup(&e))?)),
         SinkKind::Falkordb(falkordb) => Ok(Arc::new(falkordb::FalkordbSink::new(falkordb, config).map_err(|e| setup(&e))?)),
+        SinkKind::Http(service) => Ok(Arc::new(templated::TemplatedSink::new(client()?, service))),
         SinkKind::Replay { url } => Ok(Arc::new(replay::ReplaySink::new(client()?, url, config))),
         SinkKind::File { path } => Ok(Arc::new(file::FileSink::new(path.clone()))),
     }

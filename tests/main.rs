@@ -8,6 +8,7 @@ mod faults;
 mod full;
 mod idle;
 mod kill9;
+mod lightrag;
 mod limits;
 mod offload;
 mod outage;

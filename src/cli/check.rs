@@ -39,6 +39,7 @@ fn summary(config: &Config, out: &mut impl Write) -> io::Result<()> {
             SinkKind::Graphiti(graphiti) => format!("graphiti at {}", graphiti.url),
             SinkKind::Neo4j(neo4j) => format!("neo4j at {}", neo4j.server),
             SinkKind::Falkordb(falkordb) => format!("falkordb at {}, graph {}", falkordb.server, falkordb.graph),
+            SinkKind::Http(service) => format!("http to {}", service.url),
             SinkKind::Replay { url } => format!("replay to {url}"),
             SinkKind::File { path } => format!("file {}", path.display()),
         };

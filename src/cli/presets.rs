@@ -31,7 +31,7 @@ pub(super) fn run(args: &args::Presets, out: &mut Output) -> Result<(), Failure>
 }
 
 fn list(json: bool, out: &mut Output) -> Result<(), Failure> {
-    let lines: Vec<Line> = presets::names().map(line).collect();
+    let lines: Vec<Line> = names().into_iter().map(line).collect();
     if json {
         return out.json(&serde_json::json!({ "presets": lines }));
     }
@@ -42,9 +42,9 @@ fn list(json: bool, out: &mut Output) -> Result<(), Failure> {
     out.write(&table.render(out.paint))
 }
 
-/// The TOML as it is: what a route could say itself.
+/// The TOML as it is: what a route, or a sink, could say itself.
 fn show(name: &str, json: bool, out: &mut Output) -> Result<(), Failure> {
-    let found = presets::names().find(|known| *known == name).and_then(|name| Some((name, presets::text(name)?)));
+    let found = names().into_iter().find(|known| *known == name).and_then(|name| Some((name, presets::text(name)?)));
     let Some((name, toml)) = found else {
         let meant = presets::like(name).map_or_else(String::new, |near| format!("did you mean \"{near}\"? "));
         return Err(Failure::Usage(format!("there is no preset \"{name}\"; {meant}the presets are: {}", names().join(", "))));
@@ -58,5 +58,5 @@ fn line(name: &'static str) -> Line {
 }
 
 fn names() -> Vec<&'static str> {
-    presets::names().collect()
+    presets::names().chain(presets::sinks()).collect()
 }

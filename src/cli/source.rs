@@ -209,6 +209,7 @@ impl Local {
                         SinkKind::Graphiti(_) => "graphiti",
                         SinkKind::Neo4j(_) => "neo4j",
                         SinkKind::Falkordb(_) => "falkordb",
+                        SinkKind::Http(_) => "http",
                         SinkKind::Replay { .. } => "replay",
                         SinkKind::File { .. } => "file",
                     },

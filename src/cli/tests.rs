@@ -147,18 +147,19 @@ fn presets_are_listed_with_what_each_is_for() {
     assert_eq!(code, 0);
     assert!(list.starts_with("PRESET "), "{list}");
     assert!(list.contains("\ndify                POST /v1/chat-messages of Dify's service API, "), "{list}");
-    assert_eq!(list.lines().count(), config::presets::names().count() + 1);
+    let all = || config::presets::names().chain(config::presets::sinks());
+    assert_eq!(list.lines().count(), all().count() + 1);
 
     let (_, json) = presets("offramp presets --json");
     let json: serde_json::Value = serde_json::from_str(&json).unwrap();
     let names: Vec<_> = json["presets"].as_array().unwrap().iter().map(|preset| preset["name"].as_str().unwrap()).collect();
-    assert!(names.iter().copied().eq(config::presets::names()), "{names:?}");
+    assert!(names.iter().copied().eq(all()), "{names:?}");
     assert!(json["presets"][0]["about"].as_str().unwrap().starts_with("POST /api/v1/agent/"), "{json}");
 }
 
 #[test]
 fn a_preset_is_printed_as_it_is() {
-    for name in config::presets::names() {
+    for name in config::presets::names().chain(config::presets::sinks()) {
         let text = config::presets::text(name).unwrap();
         assert_eq!(presets(&format!("offramp presets {name}")), (0, text.to_owned()));
         let (_, json) = presets(&format!("offramp presets {name} --json"));

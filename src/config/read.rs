@@ -12,7 +12,7 @@ use std::path::Path;
 
 use super::expand;
 use super::fault::{Fault, Origin};
-use super::tree::{Node, Table, Value};
+use super::tree::{Entry, Node, Table, Value};
 
 /// What a reader says of a value that it doesn't take: the end of a sentence that begins with the key and the value.
 pub type Read<T> = Result<T, String>;
@@ -232,10 +232,32 @@ impl<'c> Section<'c> {
         sections
     }
 
+    /// Puts in what is not given here, also within tables that are.
+    pub fn fill(&mut self, with: Table) {
+        fill(&mut self.table, with);
+    }
+
+    /// Takes those entries out of the table under `key` that `which` picks.
+    pub fn pick(&mut self, key: &str, which: impl Fn(&Value) -> bool) -> Vec<(String, Field<'c>)> {
+        let (path, name) = (self.child(key), format!("{}{key}", self.prefix));
+        let Some(Value::Table(table)) = self.table.entries.get_mut(key).map(|entry| &mut entry.node.value) else {
+            return Vec::new();
+        };
+        let (picked, rest) = std::mem::take(&mut table.entries).into_iter().partition(|(_, entry)| which(&entry.node.value));
+        table.entries = rest;
+        let picked: BTreeMap<String, Entry> = picked;
+        let field = |(key, entry): (String, Entry)| {
+            let (path, name) = (format!("{path}.{key}"), format!("{name}.{key}"));
+            self.cx.place(&path, &entry.node.at);
+            (key, Field { cx: self.cx, path, name, node: entry.node, key_at: entry.key_at })
+        };
+        picked.into_iter().map(field).collect()
+    }
+
     /// Everything that is left, for tables whose keys are free.
     pub fn rest(&mut self) -> Vec<(String, Field<'c>)> {
         let entries = std::mem::take(&mut self.table.entries);
-        let field = |(key, entry): (String, super::tree::Entry)| {
+        let field = |(key, entry): (String, Entry)| {
             let path = self.child(&key);
             self.cx.place(&path, &entry.node.at);
             let name = format!("{}{key}", self.prefix);
@@ -265,6 +287,18 @@ impl<'c> Section<'c> {
                         format!("this is no key, two underscores separate levels: {double}"),
                     );
                 }
+            }
+        }
+    }
+}
+
+fn fill(table: &mut Table, with: Table) {
+    for (key, entry) in with.entries {
+        match (table.entries.get_mut(&key).map(|own| &mut own.node.value), entry.node.value) {
+            (Some(Value::Table(own)), Value::Table(with)) => fill(own, with),
+            (Some(_), _) => {}
+            (None, value) => {
+                table.entries.insert(key, Entry { key_at: entry.key_at, node: Node { value, ..entry.node } });
             }
         }
     }

@@ -178,6 +178,10 @@ impl Work {
                     return Ending::Delivered { sent: Some(sent), surely };
                 }
                 Ok(Presence::Unknown) => return self.resend(known, IsThere::Maybe).await,
+                Ok(Presence::Failed(message)) => {
+                    let error = SinkError { cause: Cause::Timeout, message, retry_after: None, ambiguous: false };
+                    return Ending::Failed { error, sent: Sent::No };
+                }
                 Ok(Presence::Absent) => failed = 0,
                 Err(error) => {
                     failed += 1;

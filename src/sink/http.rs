@@ -49,6 +49,36 @@ impl Client {
         self.accept(request.send().await.map_err(|e| broken(&e, true))?).await
     }
 
+    /// Sends a request as it is; the whole answer, whatever it says. `changes`: whether the request would change something. If it does,
+    /// the status is what counts, and a body that breaks off is none.
+    pub async fn ask(
+        &self,
+        method: Method,
+        url: Url,
+        headers: HeaderMap,
+        body: Vec<u8>,
+        changes: bool,
+    ) -> Result<Answer, SinkError> {
+        let request = self.http.request(method, url).headers(headers);
+        let request = if body.is_empty() { request } else { request.body(body) };
+        let response = request.send().await.map_err(|e| broken(&e, changes))?;
+        let (status, headers) = (response.status(), response.headers().clone());
+        let body = match read(response, READ).await {
+            Ok((body, _)) => body,
+            Err(_) if changes => Vec::new(),
+            Err(error) => return Err(broken(&error, false)),
+        };
+        Ok(Answer { status, headers, body })
+    }
+
+    /// What an answer means that is no success.
+    pub fn refused(&self, answer: &Answer) -> SinkError {
+        let longest = self.secrets.iter().map(String::len).max().unwrap_or(0);
+        let body = &answer.body[..answer.body.len().min(KEPT + longest)];
+        let says = self.without_secrets(String::from_utf8_lossy(body).trim());
+        refused(answer.status, &answer.headers, &says)
+    }
+
     /// Gets JSON. Never ambiguous: it changes nothing.
     pub async fn get<T: serde::de::DeserializeOwned>(&self, url: &str) -> Result<T, SinkError> {
         let response = self.http.request(Method::GET, url).send().await.map_err(|e| broken(&e, false))?;
@@ -68,20 +98,27 @@ impl Client {
         if status.is_success() {
             return Ok(response);
         }
-        let retry_after = wish::of(status, response.headers(), jiff::Timestamp::now());
+        let headers = response.headers().clone();
         // So much more that a secret which is cut by the limit is still known as one.
         let longest = self.secrets.iter().map(String::len).max().unwrap_or(0);
         let says = match read(response, KEPT + longest).await {
             Ok((body, _)) => self.without_secrets(String::from_utf8_lossy(&body).trim()),
             Err(_) => String::new(), // the status says enough
         };
-        let says = says.char_indices().take_while(|(at, c)| at + c.len_utf8() <= KEPT).map(|(_, c)| c).collect::<String>();
-        Err(SinkError { cause: Cause::Status(status.as_u16()), message: refusal(status, &says), retry_after, ambiguous: false })
+        Err(refused(status, &headers, &says))
     }
 
-    fn without_secrets(&self, text: &str) -> String {
+    /// A text without the sink's credentials, should the service repeat them.
+    pub fn without_secrets(&self, text: &str) -> String {
         self.secrets.iter().fold(text.to_owned(), |text, secret| text.replace(secret, "[redacted]"))
     }
+}
+
+/// A whole answer.
+pub struct Answer {
+    pub status: StatusCode,
+    pub headers: HeaderMap,
+    pub body: Vec<u8>,
 }
 
 /// The values of those headers that are credentials, and what follows the scheme in them (`Bearer …`).
@@ -96,8 +133,11 @@ fn secrets(headers: &[(HeaderName, HeaderValue)]) -> Vec<String> {
     secrets
 }
 
-fn refusal(status: StatusCode, says: &str) -> String {
-    if says.is_empty() { format!("answered {status}") } else { format!("answered {status}: {says}") }
+/// The error of an answer that is no success, with the beginning of what it says.
+fn refused(status: StatusCode, headers: &HeaderMap, says: &str) -> SinkError {
+    let says = says.char_indices().take_while(|(at, c)| at + c.len_utf8() <= KEPT).map(|(_, c)| c).collect::<String>();
+    let message = if says.is_empty() { format!("answered {status}") } else { format!("answered {status}: {says}") };
+    SinkError { cause: Cause::Status(status.as_u16()), message, retry_after: wish::of(status, headers, jiff::Timestamp::now()), ambiguous: false }
 }
 
 /// A body up to a limit, and whether that was all.

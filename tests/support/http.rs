@@ -38,12 +38,24 @@ impl Response {
 
 /// Sends a request, with a JSON body if there is one, and reads the response to its end.
 pub fn request(address: SocketAddr, method: &str, path: &str, body: Option<&Value>) -> Result<Response> {
+    request_with(address, method, path, &[], body)
+}
+
+/// The same, with further headers.
+pub fn request_with(
+    address: SocketAddr,
+    method: &str,
+    path: &str,
+    headers: &[(&str, &str)],
+    body: Option<&Value>,
+) -> Result<Response> {
     let body = body.map(Value::to_string).unwrap_or_default();
     let mut stream = TcpStream::connect_timeout(&address, LIMIT)?;
     stream.set_read_timeout(Some(LIMIT))?;
     stream.set_write_timeout(Some(LIMIT))?;
+    let headers: String = headers.iter().map(|(name, value)| format!("{name}: {value}\r\n")).collect();
     let head = format!(
-        "{method} {path} HTTP/1.1\r\nhost: {address}\r\nconnection: close\r\ncontent-type: application/json\r\ncontent-length: {}\r\n\r\n",
+        "{method} {path} HTTP/1.1\r\nhost: {address}\r\nconnection: close\r\ncontent-type: application/json\r\ncontent-length: {}\r\n{headers}\r\n",
         body.len()
     );
     stream.write_all(format!("{head}{body}").as_bytes())?;

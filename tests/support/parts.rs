@@ -20,6 +20,9 @@ pub static SUPPORT: Parts = Parts::new("tests/support", include_str!("requiremen
 /// What the comparison of direct and proxied conversations needs.
 pub static TRANSPARENT: Parts = Parts::new("tests/transparent", include_str!("../transparent/requirements.txt"));
 
+/// What LightRAG's server needs.
+pub static LIGHTRAG: Parts = Parts::new("tests/lightrag", include_str!("../lightrag/requirements.txt"));
+
 /// What the vendors' clients need.
 pub static PRESETS: Parts = Parts::new("tests/presets", include_str!("../presets/requirements.txt"));
 

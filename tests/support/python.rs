@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 use tempfile::TempDir;
 
 use super::http;
-use super::parts::SUPPORT;
+use super::parts::{LIGHTRAG, SUPPORT};
 use super::process::{Process, Reports};
 
 /// A service on a port of its own; ended when dropped.
@@ -80,6 +80,13 @@ pub fn graphiti(dir: &Path, falkordb: &Service, model: &Service, port: u16) -> S
         .env("OPENAI_BASE_URL", format!("{}/v1", model.url()))
         .env("OPENAI_API_KEY", "none");
     Service::start("graphiti", command, dir)
+}
+
+/// `LightRAG` with this model, and with what it keeps in `dir`. `port` is 0, or that of a service that was killed, for its restart.
+pub fn lightrag(dir: &Path, model: &Service, port: u16) -> Service {
+    let mut command = LIGHTRAG.program("server.py", dir);
+    command.args(["--model", &model.url(), "--port", &port.to_string(), "--dir"]).arg(dir.join("lightrag"));
+    Service::start("lightrag", command, dir)
 }
 
 /// Sends `exchanges` exchanges in each session through `address`, with httpx; each with what came of it.

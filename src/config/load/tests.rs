@@ -120,10 +120,6 @@ fn the_repositorys_file_states_every_key_with_its_default() {
 
     // What the reader asks for, without what is planned, stands in the file: active, or as a comment where a value would be no default.
     let planned = [
-        "[[sink]] body",
-        "[[sink]] method",
-        "[[sink]] preset",
-        "[[sink]] success",
         "[admin] ui",
         "[alert] url",
         "[telemetry] otlp_endpoint",

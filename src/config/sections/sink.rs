@@ -1,12 +1,13 @@
 //! `[[sink]]`
 
 mod falkordb;
+mod http;
 mod neo4j;
 
 use std::path::PathBuf;
 use std::time::Duration;
 
-use http::{HeaderName, HeaderValue};
+use ::http::{HeaderName, HeaderValue};
 
 use super::breaker::breaker;
 use crate::config::address::base_url;
@@ -17,18 +18,21 @@ use crate::config::values::{
 };
 use crate::config::{Batch, Breaker, Confirm, Graphiti, GraphitiFormat, OnDead, OrderBy, Rate, Retry, Sink, SinkKind};
 
-const TYPES: &str = "\"graphiti\", \"neo4j\", \"falkordb\", \"replay\" or \"file\"";
+const TYPES: &str = "\"graphiti\", \"neo4j\", \"falkordb\", \"http\", \"replay\" or \"file\"";
 
-/// Keys that belong to certain types, and those of the types that are still to come.
-const OWNED: [(&str, &[&str]); 14] = [
-    ("url", &["graphiti", "neo4j", "falkordb", "replay"]),
-    ("confirm", &["graphiti"]),
+/// Keys that belong to certain types.
+const OWNED: [(&str, &[&str]); 17] = [
+    ("url", &["graphiti", "neo4j", "falkordb", "http", "replay"]),
+    ("confirm", &["graphiti", "http"]),
     ("format", &["graphiti"]),
-    ("path", &["file"]),
+    ("path", &["file", "http"]),
+    ("preset", &["http"]),
     ("method", &["http"]),
+    ("content_type", &["http"]),
     ("body", &["http"]),
     ("success", &["http"]),
-    ("preset", &["http"]),
+    ("delivered_if", &["http"]),
+    ("repair", &["http"]),
     ("user", &["neo4j", "falkordb"]),
     ("password_file", &["neo4j", "falkordb"]),
     ("ca_file", &["neo4j", "falkordb"]),
@@ -45,6 +49,7 @@ enum Type {
     Graphiti,
     Neo4j,
     Falkordb,
+    Http,
     Replay,
     File,
 }
@@ -57,12 +62,14 @@ pub fn sink(mut s: Section<'_>) -> Sink {
             ("graphiti", Type::Graphiti),
             ("neo4j", Type::Neo4j),
             ("falkordb", Type::Falkordb),
+            ("http", Type::Http),
             ("replay", Type::Replay),
             ("file", Type::File),
         ],
-        &["http"],
+        &[],
     );
     let kind = s.require("type", TYPES, types);
+    let http = if kind == Some(Type::Http) { http::http(&mut s) } else { None }; // first: its preset fills in other keys
     let order_by = if kind == Some(Type::Graphiti) { OrderBy::Group } else { OrderBy::Session };
     let sink = Sink {
         name: s.require("name", "a name of letters, digits, _ and -", name).unwrap_or_default(),
@@ -90,8 +97,11 @@ pub fn sink(mut s: Section<'_>) -> Sink {
             Some(Type::Replay) => {
                 SinkKind::Replay { url: s.require("url", "\"http://host:port\"", base_url).unwrap_or_default() }
             }
-            // Without a type this is a placeholder.
-            Some(Type::File) | None => SinkKind::File { path: file(&mut s, kind.is_some()) },
+            // Without a type, or where a template is wrong, this is a placeholder.
+            Some(Type::File | Type::Http) | None => match http {
+                Some(http) => SinkKind::Http(Box::new(http)),
+                None => SinkKind::File { path: file(&mut s, kind == Some(Type::File)) },
+            },
         },
     };
     foreign(&mut s, kind);
@@ -123,16 +133,16 @@ fn foreign(s: &mut Section<'_>, kind: Option<Type>) {
         Some(Type::Graphiti) => "graphiti",
         Some(Type::Neo4j) => "neo4j",
         Some(Type::Falkordb) => "falkordb",
+        Some(Type::Http) => "http",
         Some(Type::Replay) => "replay",
         Some(Type::File) => "file",
         None => "",
     };
     for (key, owners) in OWNED.iter().filter(|(_, owners)| !owners.contains(&own)) {
         if let (Some(field), Some(_)) = (s.take(key), kind) {
-            let later = if owners[0] == "http" { ", which is not in this version yet" } else { "" };
             let owners: Vec<_> = owners.iter().map(|owner| format!("{owner:?}")).collect();
             let owners = owners.join(" or ");
-            s.cx().fault(field.key_at, format!("`{key}` belongs to type = {owners}{later}, leave it out"));
+            s.cx().fault(field.key_at, format!("`{key}` belongs to type = {owners}, leave it out"));
         }
     }
 }
