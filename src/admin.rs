@@ -16,12 +16,13 @@ mod openmetrics;
 mod problem;
 mod readiness;
 mod reads;
+mod replay;
 mod sinks;
 mod status;
 
 use std::future::Future;
 use std::io;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use axum::Router;
@@ -29,6 +30,7 @@ use axum::http::{Method, header};
 use axum::response::IntoResponse;
 use axum::routing::{MethodRouter, delete, get, post};
 use futures_util::future::BoxFuture;
+use tokio::task::JoinSet;
 
 use crate::config::{self, OrderBy, Secret};
 use crate::drain::{Drain, SinkStatus};
@@ -126,11 +128,20 @@ pub async fn serve(listener: Listener, state: State, shutdown: impl Future<Outpu
 struct Inner {
     state: State,
     reads: Reads,
+    /// What goes on behind an answer, as long as this API lives.
+    tasks: Mutex<JoinSet<()>>,
 }
 
 type Shared = Arc<Inner>;
 
 impl Inner {
+    /// Goes on after the answer. It must not hold this, which ends it.
+    fn spawn(&self, task: impl Future<Output = ()> + Send + 'static) {
+        let mut tasks = self.tasks.lock().unwrap_or_else(PoisonError::into_inner);
+        while tasks.try_join_next().is_some() {}
+        tasks.spawn(task);
+    }
+
     /// The names of all sinks that the queue or the drain knows: a sink that left the configuration may still have episodes.
     fn sink_names(&self) -> Vec<String> {
         let mut names: Vec<String> = self.state.drain.statuses().into_iter().map(|s| s.name).collect();
@@ -145,7 +156,8 @@ impl Inner {
 
 /// The routes with everything around them.
 fn router(state: State) -> Router {
-    let shared: Shared = Arc::new(Inner { state, reads: Reads::default() });
+    let shared: Shared = Arc::new(Inner { state, reads: Reads::default(), tasks: Mutex::default() });
+    replay::go_on(&shared);
     routes()
         .into_iter()
         .fold(Router::new(), |router, (_, path, handler)| router.route(path, handler))
@@ -174,6 +186,10 @@ fn routes() -> Vec<(Method, &'static str, MethodRouter<Shared>)> {
         (Method::POST, "/api/v1/dead/purge", post(dead::purge)),
         (Method::POST, "/api/v1/sinks/{name}/pause", post(sinks::pause)),
         (Method::POST, "/api/v1/sinks/{name}/resume", post(sinks::resume)),
+        (Method::POST, "/api/v1/sinks/{name}/purge", post(sinks::purge)),
+        (Method::POST, "/api/v1/replay", post(replay::begin)),
+        (Method::GET, "/api/v1/replays", get(replay::list)),
+        (Method::POST, "/api/v1/replays/{name}/cancel", post(replay::cancel)),
         (Method::GET, "/openapi.json", get(openapi)),
     ]
 }

@@ -8,6 +8,7 @@ mod check;
 mod client;
 mod dead;
 pub mod demo;
+mod drain;
 mod episodes;
 mod export;
 mod failure;
@@ -15,11 +16,15 @@ mod human;
 mod import;
 mod output;
 mod presets;
+mod progress;
+mod replay;
 mod run;
+mod shell;
 mod show;
 mod sinks;
 mod source;
 mod status;
+mod story;
 mod table;
 mod transfer;
 mod verify;
@@ -45,6 +50,8 @@ pub fn main() -> ExitCode {
         Command::Run => run::run(&cli.globals),
         Command::Check => check_config(&cli.globals),
         Command::Presets(args) => code_of(presets::run(&args, &mut Output::stdout())),
+        Command::Completions(args) => code_of(shell::completions(&args, &mut Output::stdout())),
+        Command::Man(args) => code_of(shell::man(&args, &mut Output::stdout())),
         Command::Demo(args) => match on_all_cores() {
             Ok(runtime) => runtime.block_on(demo::run(args)),
             Err(code) => code,
@@ -105,11 +112,16 @@ async fn dispatch(command: Command, config: &Config, out: &mut Output) -> Result
         Command::Dead(Dead::Purge(args)) => dead::purge(args, &source, out).await,
         Command::Pause(args) => sinks::set_paused(&args.sink, true, &source, out).await,
         Command::Resume(args) => sinks::set_paused(&args.sink, false, &source, out).await,
+        Command::Drain(args) => drain::run(&args, &source, out).await,
+        Command::Replay(args) => replay::run(args, &source, out).await,
+        Command::Purge(args) => sinks::purge(&args.sink, &source, out).await,
         // Dispatched before this source was needed.
         Command::Run
         | Command::Check
         | Command::Presets(_)
         | Command::Demo(_)
+        | Command::Completions(_)
+        | Command::Man(_)
         | Command::Status(_)
         | Command::Import(_)
         | Command::Verify(_) => Ok(()),

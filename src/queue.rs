@@ -8,8 +8,10 @@
 mod append;
 mod batch;
 mod check;
+mod clear;
 mod codec;
 mod commit;
+mod dead;
 mod engine;
 mod former;
 mod heads;
@@ -23,6 +25,7 @@ mod notes;
 mod oldest;
 mod park;
 mod recover;
+mod replay;
 mod retention;
 mod rows;
 mod seal;
@@ -65,6 +68,7 @@ use crate::telemetry::metrics::Metrics;
 pub use self::check::{Census, SinkCensus};
 pub use self::engine::PAUSED_UNREADABLY;
 pub use self::ledger::Ledger;
+pub use self::replay::{Course, Replay};
 pub use self::rows::{Deaths, Sent, Time};
 pub use self::types::{
     AppendError, Appended, Attempt, Claim, ClaimRequest, Claims, Deleted, Filter, Finish, Import, Imported, Key, Lane, New, Note,
@@ -416,16 +420,6 @@ impl Queue {
         self.ask(|reply| Op::Import(new, reply))
     }
 
-    /// Puts dead letters back, each at its original place in its lane; how many there were.
-    pub async fn redrive(&self, select: Select) -> Result<u64, AppendError> {
-        self.each_dead_letter(select, Op::Redrive).await
-    }
-
-    /// Removes dead letters for good; how many there were.
-    pub async fn purge(&self, select: Select) -> Result<u64, AppendError> {
-        self.each_dead_letter(select, Op::Purge).await
-    }
-
     /// Removes one episode at every sink, whatever its state, unless an attempt is in flight.
     pub async fn delete(&self, id: Uuid) -> Result<Deleted, AppendError> {
         self.ask(|reply| Op::Delete(id, reply))?.await
@@ -440,32 +434,6 @@ impl Queue {
                 .map(|c| c.faults)
         };
         load().unwrap_or_else(|error: TxnError| vec![error.to_string()])
-    }
-
-    /// In slices, so that a million dead letters are neither one batch nor one list.
-    async fn each_dead_letter(&self, select: Select, op: fn(Vec<(SinkId, Seq)>, Reply<u64>) -> Op) -> Result<u64, AppendError> {
-        let mut count = 0;
-        for bell in self.inner.shared.sinks.iter().filter(|s| select.sink.as_ref().is_none_or(|n| *n == s.name)) {
-            let mut after = None;
-            loop {
-                let (queue, select, sink) = (self.clone(), select.clone(), bell.id);
-                let slice = tokio::task::spawn_blocking(move || {
-                    inspect::select(&queue.inner.shared, &queue.names(), sink, &select, after)
-                });
-                let (chosen, next) = slice.await.map_err(|_| AppendError::Failed)?.map_err(|error| {
-                    tracing::error!(%error, "the dead letters can't be read");
-                    AppendError::Failed
-                })?;
-                if !chosen.is_empty() {
-                    count += self.ask(|reply| op(chosen, reply))?.await?;
-                }
-                match next {
-                    Some(_) => after = next,
-                    None => break,
-                }
-            }
-        }
-        Ok(count)
     }
 
     fn names(&self) -> impl Fn(SinkId) -> String {

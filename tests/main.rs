@@ -11,6 +11,7 @@ mod kill9;
 mod lightrag;
 mod limits;
 mod offload;
+mod operators;
 mod outage;
 mod power;
 mod presets;

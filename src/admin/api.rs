@@ -8,6 +8,7 @@ mod episode;
 mod imported;
 mod line;
 mod listing;
+mod replay;
 mod selection;
 mod status;
 
@@ -15,9 +16,10 @@ pub use episode::{Attempt, Episode, Page, Standing};
 pub use imported::{Fault, Imported};
 pub use line::{Line, UNREADABLE};
 pub use listing::{DEFAULT_LIMIT, Listing, MAX_LIMIT, parse_state, state_name};
+pub use replay::{ReplayReport, Replays, Wanted};
 pub use selection::{Count, Selection};
 pub(crate) use status::age_seconds;
-pub use status::{Backlog, GraphitiQueue, LedgerStatus, ProxyStatus, QueueStatus, SinkReport, Status, Workers};
+pub use status::{Backlog, GraphitiQueue, LedgerStatus, ProxyStatus, QueueStatus, REMOVED, SinkReport, Status, Workers};
 
 /// What an id looks like, for the sentences that refuse one.
 pub(crate) const SAMPLE_ID: &str = "0198c5a2-7d1e-7c3b-9a4f-2b6d8e0f1a3c";

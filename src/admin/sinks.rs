@@ -1,11 +1,11 @@
-//! Pause and resume.
+//! Pause and resume; and what is left of a sink that is no longer configured.
 
 use axum::Json;
 use axum::extract::{Path, State};
 use serde_json::{Value, json};
 
 use super::Shared;
-use super::api::known_sink;
+use super::api::{Count, known_sink};
 use super::problem::Problem;
 
 pub(super) async fn pause(State(shared): State<Shared>, Path(name): Path<String>) -> Result<Json<Value>, Problem> {
@@ -14,6 +14,20 @@ pub(super) async fn pause(State(shared): State<Shared>, Path(name): Path<String>
 
 pub(super) async fn resume(State(shared): State<Shared>, Path(name): Path<String>) -> Result<Json<Value>, Problem> {
     set(&shared, &name, false).await
+}
+
+/// Removes what a sink left behind that is no longer configured.
+pub(super) async fn purge(State(shared): State<Shared>, Path(name): Path<String>) -> Result<Json<Count>, Problem> {
+    known_sink(&name, &shared.sink_names()).map_err(|refused| Problem::not_found(refused.0))?;
+    if shared.state.drain.statuses().iter().any(|s| s.name == name) {
+        return Err(Problem::conflict(format!(
+            "\"{name}\" is configured, and goes on; take it out of the configuration first, or purge dead letters with /api/v1/dead/purge"
+        )));
+    }
+    let Some(id) = shared.state.queue.sink_id(&name) else { return Ok(Json(Count { count: 0 })) };
+    let count = shared.state.queue.clear(id).await?;
+    tracing::info!(sink = name, count, "what a removed sink left behind was purged by an operator");
+    Ok(Json(Count { count }))
 }
 
 /// Answers with the state that the sink has now: one that resumes may still be `open` or `stalled`.

@@ -166,7 +166,7 @@ async fn every_error_is_a_problem_that_says_what_to_do() {
         ("{", 400, "Failed to parse"),
         ("{\"id\":1}", 400, "unknown field `id`"),
         ("{\"sink\":\"nosuch\"}", 400, "the sinks are"),
-        ("{\"all\":true,\"rate\":1}", 400, "not in this version yet"),
+        ("{\"all\":true,\"rate\":-1}", 400, "rate is "),
     ] {
         for path in ["/api/v1/dead/redrive", "/api/v1/dead/purge"] {
             let detail = problem(api.call("POST", path, Some(body)).await, status).await;

@@ -4,13 +4,15 @@
 #![allow(clippy::doc_markdown)]
 
 use std::path::PathBuf;
+use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand};
 use uuid::Uuid;
 
 use super::demo;
 use crate::admin::api::{MAX_LIMIT, parse_state};
-use crate::config::Input;
+use crate::clock;
+use crate::config::{Input, units};
 use crate::queue::State;
 
 /// Takes slow knowledge-graph writes off the request path of an AI agent service.
@@ -122,6 +124,47 @@ Examples:
     Pause(Sink),
     /// Start the draining of a paused sink again
     Resume(Sink),
+    /// Wait until nothing is pending
+    ///
+    /// Shows how far it is. Exit code 0 once everything has been delivered or given up, 1 on the time-out, or where nothing drains at all:
+    /// then it says what is left, and why.
+    #[command(after_help = "\
+Examples:
+  offramp drain
+  offramp drain --timeout 10m && systemctl stop offramp")]
+    Drain(Drain),
+    /// Deliver again what is kept, in order, to rebuild a graph
+    ///
+    /// What the sink has had, as long as receipts are kept (queue.keep_delivered), and what is in the queue and never went to it, is put back
+    /// into its lanes, each at its original place. What waits there already is left alone; dead letters are for `dead redrive`. It goes on after a
+    /// restart. While a sink has 10,000 pending it gets no more: to keep a lane's later episodes from coming first then, pause the sink,
+    /// begin the replay, and resume it.
+    #[command(after_help = "\
+Examples:
+  offramp replay --sink graphiti
+  offramp replay --sink graphiti --session user-42
+  offramp replay --sink new-graph --since 6h --no-wait
+  offramp replay --sink graphiti --cancel")]
+    Replay(Replay),
+    /// Remove for good what is left of a sink that is no longer configured: what waits there, and its dead letters
+    #[command(after_help = "\
+Examples:
+  offramp status                        a sink that is `removed` has something left
+  offramp purge old-graph --yes")]
+    Purge(PurgeSink),
+    /// Print what makes a shell complete offramp's commands
+    #[command(after_help = "\
+Examples:
+  offramp completions bash > /etc/bash_completion.d/offramp
+  offramp completions zsh > /usr/local/share/zsh/site-functions/_offramp
+  offramp completions fish > ~/.config/fish/completions/offramp.fish")]
+    Completions(Completions),
+    /// Print the manual page, or write one for each command
+    #[command(after_help = "\
+Examples:
+  offramp man | man -l -
+  offramp man --dir /usr/local/share/man/man1")]
+    Man(Man),
     /// Read everything in a queue that no offramp runs on, and say what is not in order
     ///
     /// Reads the files without the storage engine, and changes nothing in them: every checksum, every record, every row against the others,
@@ -216,7 +259,7 @@ pub enum Dead {
 Examples:
   offramp dead redrive 0198c5a2-7d1e-7c3b-9a4f-2b6d8e0f1a3c
   offramp dead redrive --sink graphiti --reason max_attempts
-  offramp dead redrive --all")]
+  offramp dead redrive --all --rate 5   not all at once")]
     Redrive(Redrive),
     /// Remove dead letters for good
     #[command(after_help = "\
@@ -249,8 +292,8 @@ pub struct Redrive {
     /// Which.
     #[command(flatten)]
     pub selectors: Selectors,
-    /// Episodes a second
-    #[arg(long, value_name = "N", value_parser = not_yet)]
+    /// Letters a second, put back by the running offramp in the background
+    #[arg(long, value_name = "N", value_parser = rate)]
     pub rate: Option<f64>,
 }
 
@@ -324,6 +367,75 @@ pub struct Sink {
     pub sink: String,
 }
 
-fn not_yet(_: &str) -> Result<f64, String> {
-    Err("not in this version yet; leave it out: each sink's workers set the pace".to_owned())
+/// `drain`
+#[derive(Debug, Args)]
+pub struct Drain {
+    /// Wait no longer than this: 30s, 10m, 2h
+    #[arg(long, value_name = "DURATION", value_parser = duration)]
+    pub timeout: Option<Duration>,
+}
+
+/// `replay`
+#[derive(Debug, Args)]
+pub struct Replay {
+    /// To this sink
+    #[arg(long, value_name = "NAME")]
+    pub sink: String,
+    /// Only this session
+    #[arg(long, value_name = "KEY")]
+    pub session: Option<String>,
+    /// Only what was captured since: 2026-01-31, 2026-01-31T08:00:00Z, or 6h, which is six hours ago
+    #[arg(long, value_name = "TIME", value_parser = since)]
+    pub since: Option<String>,
+    /// Don't wait until all of it is put back
+    #[arg(long)]
+    pub no_wait: bool,
+    /// End the one under way; what it has put back stays
+    #[arg(long, conflicts_with_all = ["session", "since", "no_wait"])]
+    pub cancel: bool,
+}
+
+/// `purge`
+#[derive(Debug, Args)]
+pub struct PurgeSink {
+    /// The sink's name
+    #[arg(value_name = "SINK")]
+    pub sink: String,
+    /// Yes, for good
+    #[arg(long, required = true)]
+    pub yes: bool,
+}
+
+/// `completions`
+#[derive(Debug, Args)]
+pub struct Completions {
+    /// For this shell
+    #[arg(value_name = "SHELL")]
+    pub shell: clap_complete::Shell,
+}
+
+/// `man`
+#[derive(Debug, Args)]
+pub struct Man {
+    /// Write a page for each command into this directory
+    #[arg(long, value_name = "DIR")]
+    pub dir: Option<PathBuf>,
+}
+
+fn rate(text: &str) -> Result<f64, String> {
+    let rate = text.parse().ok().filter(|rate: &f64| rate.is_finite() && *rate > 0.0);
+    rate.ok_or_else(|| "a number above 0: 5, or 0.2 for one every five seconds".to_owned())
+}
+
+fn duration(text: &str) -> Result<Duration, String> {
+    units::duration(text).ok_or_else(|| "a duration like 30s, 10m or 2h".to_owned())
+}
+
+/// A time, or how long ago, as RFC 3339.
+fn since(text: &str) -> Result<String, String> {
+    let ago = |d: Duration| clock::now_ms().saturating_sub(clock::as_ms(d));
+    let time = clock::parse_rfc3339(text)
+        .or_else(|| clock::parse_rfc3339(&format!("{text}T00:00:00Z")))
+        .or_else(|| units::duration(text).map(ago));
+    time.map(clock::rfc3339).ok_or_else(|| "a time like 2026-01-31 or 2026-01-31T08:00:00Z, or how long ago: 6h, 2d".to_owned())
 }

@@ -22,8 +22,17 @@ pub(super) async fn list(args: &DeadList, source: &Source, out: &mut Output) -> 
 }
 
 pub(super) async fn redrive(args: Redrive, source: &Source, out: &mut Output) -> Result<(), Failure> {
-    let count = source.settle_dead(Fate::Redrive, args.selectors.into()).await?;
-    out.write(&format!("{} put back, each at its original place in its lane\n", plural(count, "dead letter")))
+    let Redrive { selectors, rate } = args;
+    let count = source.settle_dead(Fate::Redrive, Selection { rate, ..selectors.into() }).await?;
+    let letters = plural(count, "dead letter");
+    out.write(&match rate {
+        Some(rate) if source.is_running() => format!(
+            "{letters} to put back, {rate} a second, by the running offramp; `offramp status` shows how many are left, and a restart leaves \
+             them dead\n"
+        ),
+        Some(_) => format!("{letters} put back at once: there is no running offramp that would take its time\n"),
+        None => format!("{letters} put back, each at its original place in its lane\n"),
+    })
 }
 
 pub(super) async fn purge(args: Purge, source: &Source, out: &mut Output) -> Result<(), Failure> {

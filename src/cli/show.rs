@@ -8,9 +8,9 @@ use super::failure::Failure;
 use super::human::{self, count, duration, plural};
 use super::output::{Output, Paint, Tone};
 use super::source::Source;
-use crate::admin::api::{Attempt, Episode, SinkReport, Standing, state_name};
+use super::story;
+use crate::admin::api::{Episode, SinkReport, Standing, state_name};
 use crate::clock;
-use crate::episode::End;
 use crate::queue::State;
 
 /// Characters of a message that are shown.
@@ -54,17 +54,15 @@ fn story(e: &Episode, sinks: &[SinkReport], now: u64, paint: Paint) -> String {
         out.push('\n');
         said(&message.role, &message.content, &mut out, paint);
     }
-    let _ = writeln!(out, "\n{}", paint.paint(Tone::Heading, "captured"));
-    let _ = writeln!(out, "  {}  the request arrived", e.captured_at);
-    let took = clock::parse_rfc3339(&e.completed_at).zip(clock::parse_rfc3339(&e.captured_at));
-    let took = took.map_or_else(String::new, |(end, start)| {
-        format!(", {} later", duration(Duration::from_millis(end.saturating_sub(start))))
-    });
-    let _ = writeln!(out, "  {}  {}{took}", e.completed_at, ending(e.end));
+    let _ = writeln!(out, "\n{}", paint.paint(Tone::Heading, "what happened"));
+    story::story(e, &mut out, paint);
+    let _ = writeln!(out, "\n{}", paint.paint(Tone::Heading, "now"));
+    let width = e.sinks.keys().map(|name| name.chars().count()).max().unwrap_or(0);
     for (name, standing) in &e.sinks {
-        out.push('\n');
         let sink = sinks.iter().find(|s| s.name == *name);
-        at_sink(name, standing, sink, now, &mut out, paint);
+        let state = state_name(standing.state).replace('_', " ");
+        let (state, whereto) = (paint.paint(tone(standing), &state), whereto(standing, sink, now));
+        let _ = writeln!(out, "  {name:<width$}  {state}: {whereto}");
     }
     out
 }
@@ -81,65 +79,20 @@ fn said(role: &str, content: &str, out: &mut String, paint: Paint) {
     }
 }
 
-fn ending(end: End) -> &'static str {
-    match end {
-        End::Complete => "the response was complete",
-        End::Cancelled => "the client left before the end of the response; what it had got was kept",
-        End::Error => "the upstream broke off",
-        End::Truncated => "the response was complete, but longer than max_capture; the beginning was kept",
-    }
-}
-
-fn at_sink(name: &str, standing: &Standing, sink: Option<&SinkReport>, now: u64, out: &mut String, paint: Paint) {
-    let head = format!("{name}: {}", state_name(standing.state).replace('_', " "));
-    let tone = match standing.state {
+fn tone(standing: &Standing) -> Tone {
+    match standing.state {
         State::Delivered => Tone::Good,
         State::Dead => Tone::Bad,
         State::Pending if standing.attempts > 0 => Tone::Warning,
         _ => Tone::Heading,
-    };
-    let _ = writeln!(out, "{}", paint.paint(tone, &head));
-    let mut before = 0;
-    for attempt in &standing.history {
-        if attempt.attempt > before + 1 {
-            let _ = writeln!(out, "  … {} not kept", plural(u64::from(attempt.attempt - before - 1), "attempt"));
-        }
-        before = attempt.attempt;
-        let _ = writeln!(out, "  {}  {}", human::line(&attempt.at), tried(attempt));
     }
-    let _ = writeln!(out, "  {}", whereto(standing, sink, now));
-}
-
-fn tried(a: &Attempt) -> String {
-    if a.outcome == "redriven" {
-        return "an operator put the dead letter back, at its place".to_owned();
-    }
-    let took = duration(Duration::from_millis(a.duration_ms));
-    let error = a.error.as_deref().map(human::line);
-    let status = a.status.map(|s| format!("HTTP {s}"));
-    // An error mostly names the status itself: said once is enough.
-    let why = match (status, error) {
-        (Some(status), Some(error)) if !error.contains(&status[5..]) => format!(": {status}: {error}"),
-        (_, Some(error)) => format!(": {error}"),
-        (Some(status), None) => format!(": {status}"),
-        (None, None) => String::new(),
-    };
-    let outcome = match a.outcome.as_str() {
-        "delivered" => "delivered",
-        "retry" => "failed, worth another attempt",
-        "dead" => "failed, and was the last",
-        "paused" => "failed in a way that paused the sink",
-        "stalled" => "was accepted and never appeared: the sink is stalled",
-        other => return human::line(&format!("attempt {} after {took}: {other}{why}", a.attempt)),
-    };
-    format!("attempt {} {outcome}, after {took}{why}", a.attempt)
 }
 
 /// Where it ended, or why it waits.
 fn whereto(s: &Standing, sink: Option<&SinkReport>, now: u64) -> String {
     match s.state {
         State::Delivered => match &s.delivered_at {
-            Some(at) => format!("{at}  confirmed: it is there"),
+            Some(at) => format!("confirmed at {at}: it is there"),
             None => "confirmed: it is there".to_owned(),
         },
         State::Dead => {
@@ -155,12 +108,12 @@ fn whereto(s: &Standing, sink: Option<&SinkReport>, now: u64) -> String {
             let again = s.deaths.as_ref().filter(|deaths| deaths.count > 1).map_or_else(String::new, |deaths| {
                 format!(" (it died {} times, first at {})", count(u64::from(deaths.count)), human::line(&deaths.first_at))
             });
-            format!("dead letter: {reason}{again}; `offramp dead redrive` puts it back, `offramp dead purge` removes it")
+            format!("{reason}{again}; `offramp dead redrive` puts it back, `offramp dead purge` removes it")
         }
         State::Purged => "an operator removed it".to_owned(),
         State::Expired => "a dead letter that outlived queue.keep_dead".to_owned(),
         State::InFlight => format!("attempt {} is under way", s.attempts),
-        State::Pending => format!("waiting: {}", waits(s, sink, now)),
+        State::Pending => waits(s, sink, now),
     }
 }
 
@@ -176,7 +129,7 @@ fn waits(s: &Standing, sink: Option<&SinkReport>, now: u64) -> String {
     match due {
         Some((at, left)) => format!("attempt {} in {}, at {at}", s.attempts + 1, duration(Duration::from_millis(left))),
         None if s.attempts > 0 => format!("attempt {} is due, as soon as a worker is free", s.attempts + 1),
-        None => "for its turn: earlier episodes of its lane come first, and a worker must be free".to_owned(),
+        None => "waiting for its turn: earlier episodes of its lane come first, and a worker must be free".to_owned(),
     }
 }
 
@@ -210,17 +163,15 @@ user
 assistant
   hello
 
-captured
-  2026-01-01T00:00:00.000Z  the request arrived
-  2026-01-01T00:00:01.250Z  the response was complete, 1.2 s later
+what happened
+  2026-01-01T00:00:00.000Z  agent     captured: the request arrived
+  2026-01-01T00:00:01.250Z  agent     the response was complete, 1.2 s later
+  2026-01-01T00:00:02.000Z  log       attempt 1 failed, and was the last, after 4 ms: disk on fire
+  2026-01-01T00:00:05.000Z  graphiti  attempt 1 failed, worth another attempt, after 3.0 s: HTTP 500: boom
 
-graphiti: pending
-  2026-01-01T00:00:05.000Z  attempt 1 failed, worth another attempt, after 3.0 s: HTTP 500: boom
-  waiting: attempt 2 in 4.0 s, at 2026-01-01T00:00:10.000Z
-
-log: dead
-  2026-01-01T00:00:02.000Z  attempt 1 failed, and was the last, after 4 ms: disk on fire
-  dead letter: the sink rejected it for good (it died 2 times, first at 2026-01-01T00:00:00.500Z); `offramp dead redrive` puts it back, `offramp dead purge` removes it
+now
+  graphiti  pending: attempt 2 in 4.0 s, at 2026-01-01T00:00:10.000Z
+  log       dead: the sink rejected it for good (it died 2 times, first at 2026-01-01T00:00:00.500Z); `offramp dead redrive` puts it back, `offramp dead purge` removes it
 "#
         );
     }
@@ -241,7 +192,7 @@ log: dead
         let reports = reports();
         let (running, paused) = (Some(&reports[0]), Some(&reports[1]));
         let now = 1_767_225_606_000;
-        assert!(waits(&standing(0, None), running, now).starts_with("for its turn"));
+        assert!(waits(&standing(0, None), running, now).starts_with("waiting for its turn"));
         assert!(waits(&standing(1, Some("2026-01-01T00:00:01.000Z")), running, now).starts_with("attempt 2 is due"));
         assert_eq!(
             waits(&standing(1, Some("2026-01-01T00:01:00.000Z")), paused, now),
@@ -249,9 +200,6 @@ log: dead
         );
         let parked = Standing { parked_by: Some(uuid::Uuid::nil()), ..standing(0, None) };
         assert!(waits(&parked, running, now).starts_with("its lane is parked for the dead letter 00000000-"));
-        let redriven =
-            Attempt { at: String::new(), attempt: 0, outcome: "redriven".into(), status: None, error: None, duration_ms: 0 };
-        assert_eq!(tried(&redriven), "an operator put the dead letter back, at its place");
     }
 
     #[test]
@@ -259,14 +207,14 @@ log: dead
         let mut episode = api::Episode::from(view());
         episode.messages[0].content = format!("{}\x1b[2J", "x".repeat(1_500));
         episode.messages[1].content = "two\nlines\x07".into();
-        let late = Attempt { attempt: 9, ..episode.sinks["graphiti"].history[0].clone() };
+        let late = api::Attempt { attempt: 9, ..episode.sinks["graphiti"].history[0].clone() };
         if let Some(standing) = episode.sinks.get_mut("graphiti") {
             standing.history.push(late);
         }
         let story = story(&episode, &[], 0, Paint(false));
         assert!(story.contains("x…\n  (1,504 characters in all; --json shows them)\n"));
         assert!(story.contains("  two\n  lines\u{fffd}\n"));
-        assert!(story.contains("\n  … 7 attempts not kept\n"));
+        assert!(story.contains("  … 7 attempts not kept\n"));
         assert!(!story.contains('\x1b'));
     }
 }

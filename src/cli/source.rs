@@ -9,13 +9,16 @@ use uuid::Uuid;
 
 use super::client::{Client, NoAnswer};
 use super::failure::Failure;
-use crate::admin::api::{Count, Episode, Imported, Listing, Page, ProxyStatus, Selection, Status, state_name};
+use crate::admin::api::{
+    Count, Episode, Imported, Listing, Page, ProxyStatus, ReplayReport, Replays, Selection, Status, Wanted, known_sink,
+    state_name,
+};
 use crate::admin::export::{Export, NDJSON};
 use crate::admin::import::{Intake, Sinks, Stopped};
 use crate::clock;
 use crate::config::{Config, SinkKind};
 use crate::drain::{PAUSED_BY_OPERATOR, SinkStatus};
-use crate::queue::{AppendError, Queue, QueueError, State};
+use crate::queue::{AppendError, Course, Queue, QueueError, SinkId, State};
 use crate::telemetry::metrics::Metrics;
 
 /// The one interface.
@@ -41,7 +44,20 @@ pub(super) enum Fate {
     Purge,
 }
 
+/// What became of a replay that was asked for.
+pub(super) enum Begun {
+    /// It is under way.
+    Now(ReplayReport),
+    /// It will be, when an offramp runs.
+    Later,
+}
+
 impl Source {
+    /// Whether an offramp runs.
+    pub(super) fn is_running(&self) -> bool {
+        matches!(self, Self::Remote(_))
+    }
+
     /// Asks the admin address; where nobody answers, opens the queue.
     pub(super) async fn open(config: &Config) -> Result<Self, Failure> {
         Self::open_at(config, |client, why| {
@@ -153,7 +169,65 @@ impl Source {
                     Fate::Redrive => local.queue.redrive(select).await,
                     Fate::Purge => local.queue.purge(select).await,
                 };
-                done.map_err(|e: AppendError| Failure::Failed(format!("nothing was changed: {e}")))
+                done.map_err(unchanged)
+            }
+        }
+    }
+
+    pub(super) async fn begin_replay(&self, wanted: &Wanted) -> Result<Begun, Failure> {
+        match self {
+            Self::Remote(client) => found(client.post("/api/v1/replay", wanted).await?).map(Begun::Now),
+            Self::Local(local) => {
+                let id = local.replayed_to(&wanted.sink)?;
+                let begun = local.queue.begin_replay(id, wanted.session.clone(), wanted.since()?).await;
+                match begun.map_err(unchanged)? {
+                    Some(replay) if replay.course == Course::Running => Ok(Begun::Later),
+                    Some(replay) => Ok(Begun::Now(ReplayReport::of(&wanted.sink, &replay))),
+                    None => Err(Failure::Failed(format!(
+                        "a replay is under way at \"{}\"; it goes on when offramp runs",
+                        wanted.sink
+                    ))),
+                }
+            }
+        }
+    }
+
+    /// The replay under way at a sink, or the latest one.
+    pub(super) async fn replay(&self, sink: &str) -> Result<Option<ReplayReport>, Failure> {
+        let all = match self {
+            Self::Remote(client) => found(client.get::<Replays>("/api/v1/replays").await?)?.replays,
+            Self::Local(_) => Vec::new(),
+        };
+        Ok(all.into_iter().find(|replay| replay.sink == sink))
+    }
+
+    pub(super) async fn cancel_replay(&self, sink: &str) -> Result<ReplayReport, Failure> {
+        let none = || Failure::Failed(format!("no replay is under way at \"{sink}\""));
+        match self {
+            Self::Remote(client) => {
+                let cancelled = client.post(&format!("/api/v1/replays/{}/cancel", segment(sink)), &json!({})).await?;
+                cancelled.ok_or_else(none)
+            }
+            Self::Local(local) => {
+                let cancelled = local.queue.cancel_replay(local.queue.sink_id(sink).ok_or_else(none)?).await;
+                Ok(ReplayReport::of(sink, &cancelled.map_err(unchanged)?.ok_or_else(none)?))
+            }
+        }
+    }
+
+    /// How much was left of a sink that is no longer configured; `None` if there is no such sink.
+    pub(super) async fn purge_sink(&self, sink: &str) -> Result<Option<u64>, Failure> {
+        match self {
+            Self::Remote(client) => {
+                let count: Option<Count> = client.post(&format!("/api/v1/sinks/{}/purge", segment(sink)), &json!({})).await?;
+                Ok(count.map(|c| c.count))
+            }
+            Self::Local(local) => {
+                if local.sinks.iter().any(|s| s.name == sink) {
+                    return Err(Failure::Failed(format!("\"{sink}\" is configured; take it out of the configuration first")));
+                }
+                let Some(id) = local.queue.sink_id(sink) else { return Ok(None) };
+                local.queue.clear(id).await.map(Some).map_err(unchanged)
             }
         }
     }
@@ -163,19 +237,26 @@ impl Source {
         match self {
             Self::Remote(client) => {
                 let verb = if paused { "pause" } else { "resume" };
-                let name = percent_encoding::utf8_percent_encode(sink, percent_encoding::NON_ALPHANUMERIC);
-                let answer: Option<Value> = client.post(&format!("/api/v1/sinks/{name}/{verb}"), &json!({})).await?;
+                let answer: Option<Value> = client.post(&format!("/api/v1/sinks/{}/{verb}", segment(sink)), &json!({})).await?;
                 Ok(answer.map(|a| a["state"].as_str().unwrap_or("running").to_owned()))
             }
             Self::Local(local) => {
                 let Some(id) = local.queue.sink_id(sink) else { return Ok(None) };
                 let reason = paused.then(|| PAUSED_BY_OPERATOR.to_owned());
-                let done = local.queue.pause(id, reason).await;
-                done.map_err(|e: AppendError| Failure::Failed(format!("nothing was changed: {e}")))?;
+                local.queue.pause(id, reason).await.map_err(unchanged)?;
                 Ok(Some(if paused { "paused" } else { "running" }.to_owned()))
             }
         }
     }
+}
+
+fn unchanged(error: AppendError) -> Failure {
+    Failure::Failed(format!("nothing was changed: {error}"))
+}
+
+/// A name as a part of a path.
+fn segment(name: &str) -> percent_encoding::PercentEncode<'_> {
+    percent_encoding::utf8_percent_encode(name, percent_encoding::NON_ALPHANUMERIC)
 }
 
 /// A path of the API itself is never a 404.
@@ -237,6 +318,13 @@ impl Local {
 
     fn status(&self) -> Status {
         Status::assemble(&self.queue.stats(), &self.sinks, self.proxies.clone(), Duration::ZERO, clock::now_ms())
+    }
+
+    /// The sink that a replay can go to.
+    fn replayed_to(&self, sink: &str) -> Result<SinkId, Failure> {
+        let known: Vec<String> = self.targets.iter().map(|(name, ..)| name.clone()).collect();
+        known_sink(sink, &known)?;
+        self.queue.sink_id(sink).ok_or_else(|| Failure::Failed(format!("sink \"{sink}\" is not known to the queue")))
     }
 
     fn sink_names(&self) -> Vec<String> {

@@ -4,11 +4,11 @@ use std::time::Duration;
 
 use super::args;
 use super::failure::Failure;
-use super::human::{count, duration, seconds, size};
+use super::human::{count, duration, line, plural, seconds, size};
 use super::output::{Output, Paint, Tone};
 use super::source::Source;
 use super::table::{Column, Table};
-use crate::admin::api::{LedgerStatus, SinkReport, Status};
+use crate::admin::api::{LedgerStatus, REMOVED, ReplayReport, SinkReport, Status};
 use crate::config::Config;
 
 const INTERVAL: Duration = Duration::from_secs(1);
@@ -99,6 +99,9 @@ fn render(status: &Status, paint: Paint) -> String {
     }
     out.push('\n');
     out.push_str(&sinks.render(paint));
+    for replay in status.sinks.iter().filter_map(|s| s.replay.as_ref()) {
+        out.push_str(&replaying(replay, paint));
+    }
 
     if !status.proxies.is_empty() {
         let mut proxies = Table::new(&[
@@ -118,6 +121,12 @@ fn render(status: &Status, paint: Paint) -> String {
     out.push('\n');
     out.push_str(&ledger(&status.ledger, paint));
     out
+}
+
+fn replaying(replay: &ReplayReport, paint: Paint) -> String {
+    let session = replay.session.as_ref().map_or_else(String::new, |session| format!(" of session {}", line(session)));
+    let (name, percent) = (paint.paint(Tone::Heading, "REPLAY"), replay.progress * 100.0);
+    format!("\n{name}  {}{session}: {percent:.0} %, {} put back\n", replay.sink, plural(replay.replayed, "episode"))
 }
 
 fn sink_cells(s: &SinkReport) -> [String; 12] {
@@ -170,7 +179,7 @@ fn queue_tone(state: &str) -> Tone {
 
 fn sink_tone(sink: &SinkReport) -> Tone {
     match sink.state.as_str() {
-        "paused" | "open" => Tone::Warning,
+        "paused" | "open" | REMOVED => Tone::Warning,
         "stalled" => Tone::Bad,
         "stopped" => Tone::Faint,
         _ => Tone::Plain,

@@ -111,7 +111,12 @@ fn usage_errors_say_what_is_missing_and_end_with_2() {
         ("offramp dead purge --all", "--yes"),
         ("offramp dead purge --yes", "required"),
         ("offramp dead redrive --all --sink graphiti", "cannot be used with"),
-        ("offramp dead redrive --all --rate 5", "not in this version yet"),
+        ("offramp dead redrive --all --rate 0", "a number above 0"),
+        ("offramp replay", "--sink <NAME>"),
+        ("offramp replay --sink a --since yesterday", "a time like 2026-01-31"),
+        ("offramp drain --timeout soon", "a duration like 30s"),
+        ("offramp purge old", "--yes"),
+        ("offramp completions tcsh", "[possible values: bash, elvish, fish, powershell, zsh]"),
         ("offramp episodes --state lost", "allowed are pending, in_flight, delivered, dead, purged, expired"),
         ("offramp episodes --limit 0", "1.."),
         ("offramp show 17", "invalid value '17'"),
@@ -126,6 +131,12 @@ fn usage_errors_say_what_is_missing_and_end_with_2() {
         "offramp episodes --state in_flight --session a --sink b --limit 5000 --json --config /x",
         "offramp dead redrive 01980000-0000-7000-8000-000000000001 --sink graphiti",
         "offramp dead purge --reason max_age --yes",
+        "offramp dead redrive --all --rate 0.5",
+        "offramp replay --sink a --since 2026-01-31",
+        "offramp replay --sink a --since 2026-01-31T08:00:00+01:00 --session s --no-wait",
+        "offramp replay --sink a --since 6h",
+        "offramp drain --timeout 90s",
+        "offramp man",
     ] {
         assert!(Cli::try_parse_from(line.split_whitespace()).is_ok(), "{line}");
     }

@@ -11,6 +11,7 @@ use std::time::{Duration, Instant};
 
 use super::engine::Engine;
 use super::import::Importing;
+use super::replay::Replay;
 use super::shared::{Op, Shared};
 use super::space::Space;
 use super::store::StoreError;
@@ -38,6 +39,7 @@ enum Outcome {
     Begun(Option<u32>),
     Count(u64),
     Deleted(Deleted),
+    Replay(Option<Replay>),
     Done,
 }
 
@@ -380,7 +382,9 @@ impl Writer {
                     rung.extend(which.iter().map(|(sink, _)| *sink));
                     let _ = reply.send(count(&outcome));
                 }
-                (Op::Purge(_, reply) | Op::Configure(_, _, reply), outcome) => drop(reply.send(count(&outcome))),
+                (Op::Purge(_, reply) | Op::Clear(_, reply) | Op::Configure(_, _, reply), outcome) => {
+                    let _ = reply.send(count(&outcome));
+                }
                 (Op::Delete(_, reply), outcome) => {
                     rung.extend(self.shared.sinks.iter().map(|s| s.id)); // a lane may have a new head
                     let _ = reply.send(match outcome {
@@ -389,6 +393,13 @@ impl Writer {
                     });
                 }
                 (Op::Pause(_, _, reply), outcome) => drop(reply.send(outcome.map(|_| ()))),
+                (Op::Replay(sink, _, reply), outcome) => {
+                    rung.insert(sink);
+                    let _ = reply.send(match outcome {
+                        Ok(Outcome::Replay(now)) => Ok(now),
+                        _ => Err(AppendError::Failed),
+                    });
+                }
             }
         }
         self.shared.ring(|sink| rung.contains(&sink));
@@ -464,6 +475,8 @@ fn step(engine: &mut Engine, shared: &Shared, disk_low: bool, txn: &mut Txn<'_>,
             }
             Outcome::Count(n)
         }
+        Op::Replay(sink, ask, _) => Outcome::Replay(engine.replay(txn, *sink, ask, now)?),
+        Op::Clear(sink, _) => Outcome::Count(engine.clear(txn, *sink, now)?),
         Op::Delete(id, _) => Outcome::Deleted(engine.delete(txn, *id, now)?),
         Op::Pause(sink, reason, _) => {
             engine.pause(txn, *sink, reason.clone())?;

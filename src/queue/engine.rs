@@ -19,6 +19,7 @@ use super::holds::Holds;
 use super::keys;
 use super::oldest::Oldest;
 use super::park::PARKED;
+use super::replay::Replay;
 use super::rows::{Deaths, Ended, Meta, Record, Sent, SinkRow, Time, Waiting};
 use super::seal::Seals;
 use super::store::{Store, Writes};
@@ -66,6 +67,8 @@ pub struct SinkState {
     pub claimed: Claimed,
     pub oldest: Oldest,
     pub heads: Heads,
+    /// The one under way, or the latest that this process has seen the end of.
+    pub replay: Option<Replay>,
     pub settings: SinkSettings,
     /// Whether any of its lanes is in `g`.
     pub parks: bool,
@@ -347,6 +350,7 @@ impl SinkState {
             heads: Heads::default(),
             settings: SinkSettings::default(),
             parks: false,
+            replay: None,
         }
     }
 
@@ -388,15 +392,23 @@ fn read_waiting(row: &[u8], due: u64, now: u64) -> Waiting {
 /// A record and its length, put together from its pieces.
 pub fn read_record(txn: &Txn<'_>, seq: Seq) -> Result<Option<(Record, usize)>, TxnError> {
     let prefix = keys::episode(seq);
-    let mut bytes = Vec::new();
-    txn.scan(prefix.clone()..keys::end_of(&prefix), &mut |_, piece| {
-        bytes.extend_from_slice(piece);
-        true
-    })?;
-    if bytes.is_empty() {
-        return Ok(None);
+    let mut last = Vec::new();
+    loop {
+        let mut bytes = Vec::new();
+        txn.scan(prefix.clone()..keys::end_of(&prefix), &mut |_, piece| {
+            bytes.extend_from_slice(piece);
+            true
+        })?;
+        if bytes.is_empty() {
+            return Ok(None);
+        }
+        match codec::decode(&bytes) {
+            Ok(record) => return Ok(Some((record, bytes.len()))),
+            // A replay may have written it anew between two of its pieces: another look tells.
+            Err(_) if bytes != last => last = bytes,
+            Err(error) => return Err(error.into()),
+        }
     }
-    Ok(Some((codec::decode(&bytes)?, bytes.len())))
 }
 
 /// [`read_record`] where a record that can't be read must not stop what goes on around it.

@@ -34,6 +34,7 @@ impl Stats {
                     oldest_pending: sink.oldest.captured_at(),
                     paused: sink.paused.clone(),
                     longest_confirm_ms: sink.row.longest_confirm,
+                    replay: sink.replay.clone(),
                 }
             })
             .collect();
@@ -199,7 +200,7 @@ fn dead_at(txn: &Txn<'_>, sink: SinkId, after: Option<Seq>) -> Result<Vec<Seq>, 
 }
 
 /// The place of the first record behind `after`.
-fn next_seq(txn: &Txn<'_>, after: Option<Seq>) -> Result<Option<Seq>, TxnError> {
+pub(super) fn next_seq(txn: &Txn<'_>, after: Option<Seq>) -> Result<Option<Seq>, TxnError> {
     let mut found = None;
     txn.scan(keys::episode(after.map_or(0, |a| a + 1))..keys::end_of(&keys::episodes()), &mut |key, _| {
         found = keys::seq_of_episode(key);

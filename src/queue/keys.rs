@@ -5,7 +5,7 @@
 //! | `m` | | [`Meta`](super::rows::Meta): next place, totals | with every batch that changes them |
 //! | `n` | sink name | its [`SinkId`] | once per name |
 //! | `s` | sink | [`SinkRow`](super::rows::SinkRow): its part of the ledger, whether it is paused | with every batch that changes it |
-//! | `e` | seq ‖ chunk | the record, cut into pieces that stay inside sled's log | once; not in the order of places |
+//! | `e` | seq ‖ chunk | the record, cut into pieces that stay inside sled's log | once, not in the order of places; anew when a replay adds a sink |
 //! | `i` | episode id | seq | once |
 //! | `l` | sink ‖ lane ‖ seq | [`Waiting`](super::rows::Waiting): attempts, not-before | at append, at each attempt |
 //! | `r` | sink ‖ due ‖ lane | nothing: one row per lane that has work, at the not-before of its head | when the head changes |
@@ -18,6 +18,7 @@
 //! | `u` | unique key | [`Taken`](super::rows::Taken): by which episode, until when | with that episode |
 //! | `o` | note key | [`NoteRow`](super::rows::NoteRow): until when | with each such note |
 //! | `p` | note key ‖ chunk | what the note says, cut into pieces | with each such note |
+//! | `j` | sink | [`ReplayRow`](super::replay::ReplayRow): a replay under way there | with each slice of it |
 //! | `w` | | nothing: this generation is whole, see [`store`](super::store) | last, when a generation is made from another |
 //! | `q` | | nothing: this generation was left for another | then |
 //! | `k` | id of a key | nothing: a key of `queue.encryption_key_file` that [seals](super::seal) | when the queue is opened with it |
@@ -79,6 +80,10 @@ pub fn sink(sink: SinkId) -> Key {
     key(b's', &[&sink.0.to_be_bytes()])
 }
 
+pub fn replay(sink: SinkId) -> Key {
+    key(b'j', &[&sink.0.to_be_bytes()])
+}
+
 pub fn episodes() -> Key {
     key(b'e', &[])
 }
@@ -125,6 +130,10 @@ pub fn endeds() -> Key {
 
 pub fn waitings() -> Key {
     key(b'l', &[])
+}
+
+pub fn waitings_of(sink: SinkId) -> Key {
+    key(b'l', &[&sink.0.to_be_bytes()])
 }
 
 pub fn dead(sink: SinkId, seq: Seq) -> Key {
@@ -243,7 +252,7 @@ pub fn is_row(key: &[u8]) -> bool {
     match (key.first(), key.len()) {
         (Some(b'm' | b'w' | b'q'), len) => len == 1,
         (Some(b'n' | b'k'), _) => true,
-        (Some(b's'), len) => len == 3,
+        (Some(b's' | b'j'), len) => len == 3,
         (Some(b'e' | b'd' | b't'), len) => len == 11,
         (Some(b'i' | b'u' | b'o'), len) => len == 17,
         (Some(b'l' | b'r' | b'g'), len) => len == 27,
@@ -345,8 +354,17 @@ mod tests {
         let n = Name([1; 16]);
         let rows =
             [meta(), whole(), name("a"), sink(s), chunk(1, 2), id(Uuid::nil()), waiting(s, l, 1), ready(s, 1, l), ended(1, s)];
-        let more =
-            [dead(s, 1), park(s, l, 1), expiry(1, 2, s), history(1, s, 2), clock(s, l), unique(n), note(n), note_chunk(n, 1)];
+        let more = [
+            dead(s, 1),
+            park(s, l, 1),
+            expiry(1, 2, s),
+            history(1, s, 2),
+            clock(s, l),
+            unique(n),
+            note(n),
+            note_chunk(n, 1),
+            replay(s),
+        ];
         for row in
             rows.into_iter().chain([left()]).chain(more).chain([fading(1, Fading::Unique(n)), fading(1, Fading::Clock(s, l))])
         {

@@ -12,6 +12,7 @@ use super::append::Places;
 use super::engine::{Engine, Limits, SinkState};
 use super::heads::Heads;
 use super::keys;
+use super::replay::{self, Course};
 use super::rows::{Meta, SinkRow};
 use super::seal::Seals;
 use super::store::Store;
@@ -83,14 +84,15 @@ pub fn reload(engine: &mut Engine) -> Result<(), TxnError> {
         let row: SinkRow = txn.get(&keys::sink(id))?.unwrap_or_default();
         let mut sink = SinkState::new(name, row);
         sink.open_reason(&engine.seals, id);
+        sink.replay = replay::load(&txn, &engine.seals, id)?;
         sink.parks = txn.first(&keys::parks(id))?.is_some();
         sinks.insert(id, sink);
     }
     // All or nothing: half of it would be committed one day.
     for (id, sink) in &mut sinks {
-        if let Some(former) = engine.sinks.remove(id) {
-            (sink.claimed, sink.settings) = (former.claimed, former.settings);
-        }
+        let Some(former) = engine.sinks.remove(id) else { continue };
+        (sink.claimed, sink.settings) = (former.claimed, former.settings);
+        sink.replay = sink.replay.take().or(former.replay.filter(|r| r.course != Course::Running));
     }
     if let Some(meta) = meta {
         engine.meta = meta;

@@ -7,7 +7,7 @@ use super::heads::ready;
 use super::notes::readable;
 use super::rows::{Ended, Waiting};
 use super::txn::{Txn, TxnError};
-use super::{Attempt, Deleted, Seq, SinkId, State, keys, times};
+use super::{Attempt, Deleted, Lane, Seq, SinkId, State, keys, times};
 
 /// Bytes that an episode's index rows take, roughly; counted with its record.
 pub const ROWS: u64 = 256;
@@ -85,7 +85,7 @@ impl Engine {
     }
 
     /// Removes an episode that every sink has ended and nothing keeps.
-    fn drop_unkept(&mut self, txn: &mut Txn<'_>, seq: Seq) -> Result<(), TxnError> {
+    pub(super) fn drop_unkept(&mut self, txn: &mut Txn<'_>, seq: Seq) -> Result<(), TxnError> {
         let Some((record, size)) = readable_record(txn, seq)? else { return Ok(()) };
         for &(sink, _) in &record.lanes {
             // A row that can't be read keeps it.
@@ -116,25 +116,33 @@ impl Engine {
             return Ok(Deleted::InFlight);
         }
         for &(sink, lane) in &record.lanes {
-            let key = keys::waiting(sink, lane, seq);
-            if let Some(was) = txn.get::<Waiting>(&key)? {
-                let before = self.head(txn, sink, lane)?;
-                txn.remove(key);
-                self.lane_changed(txn, sink, lane, before, now)?;
-                times::removed(txn, sink, lane, was.time.ms(), now)?;
-                self.left(txn, seq, sink, was.sinks)?;
-                let ledger = &mut self.sink(sink).row.ledger;
-                ledger.pending -= 1;
-                ledger.purged += 1;
-                let ended = Ended { state: State::Purged, at: now, expires_at: 0, reason: None, lane, was };
-                txn.put(keys::ended(seq, sink), &ended)?;
-            } else if let Some(ended) = txn.get::<Ended>(&keys::ended(seq, sink))?.filter(|e| e.expires_at != 0) {
+            if self.give_up(txn, sink, lane, seq, now)? {
+                continue;
+            }
+            if let Some(ended) = txn.get::<Ended>(&keys::ended(seq, sink))?.filter(|e| e.expires_at != 0) {
                 let state = if ended.state == State::Dead { State::Purged } else { ended.state };
                 self.lapse(txn, sink, seq, ended, state, now)?;
             }
         }
         self.drop_unkept(txn, seq)?;
         Ok(Deleted::Gone)
+    }
+
+    /// Removes an episode that waits at a sink; whether it did.
+    pub(super) fn give_up(&mut self, txn: &mut Txn<'_>, sink: SinkId, lane: Lane, seq: Seq, now: u64) -> Result<bool, TxnError> {
+        let key = keys::waiting(sink, lane, seq);
+        let Some(was) = txn.get::<Waiting>(&key)? else { return Ok(false) };
+        let before = self.head(txn, sink, lane)?;
+        txn.remove(key);
+        self.lane_changed(txn, sink, lane, before, now)?;
+        times::removed(txn, sink, lane, was.time.ms(), now)?;
+        self.left(txn, seq, sink, was.sinks)?;
+        let ledger = &mut self.sink(sink).row.ledger;
+        ledger.pending -= 1;
+        ledger.purged += 1;
+        let ended = Ended { state: State::Purged, at: now, expires_at: 0, reason: None, lane, was };
+        txn.put(keys::ended(seq, sink), &ended)?;
+        Ok(true)
     }
 
     /// Lets receipts and dead letters expire whose time has come; whether more are waiting.

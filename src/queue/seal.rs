@@ -32,6 +32,8 @@ use sha2::{Digest, Sha256};
 use super::codec::{self, CodecError, Stored};
 use super::engine::Engine;
 use super::keys;
+use super::notes::readable;
+use super::replay::ReplayRow;
 use super::rows::Record;
 use super::txn::{Txn, TxnError};
 use crate::config::encryption::SealingKey;
@@ -162,6 +164,9 @@ impl Engine {
     fn needs(&self, txn: &Txn<'_>, missing: &BTreeSet<KeyId>) -> Result<Option<KeyId>, TxnError> {
         let needed = |value: &[u8]| KeyId::in_value(value).filter(|id| missing.contains(id));
         let mut found = self.sinks.values().find_map(|sink| needed(sink.row.paused.as_ref()?));
+        let replays: Vec<ReplayRow> =
+            self.sinks.keys().filter_map(|id| readable(txn, &keys::replay(*id)).transpose()).collect::<Result<_, _>>()?;
+        found = found.or(replays.iter().find_map(|replay| needed(replay.session.as_ref()?)));
         for prefix in [keys::all_histories(), keys::note_texts()] {
             txn.scan(prefix.clone()..keys::end_of(&prefix), &mut |key, value| {
                 // Later pieces of a note may look like anything.

@@ -15,6 +15,7 @@ use super::engine::Engine;
 use super::holds::Holds;
 use super::import::Importing;
 use super::notes::Writing;
+use super::replay::{self, Replay};
 use super::seal::Seals;
 use super::store::Store;
 use super::{
@@ -66,6 +67,8 @@ pub enum Op {
     Purge(Vec<(SinkId, Seq)>, Reply<u64>),
     Delete(Uuid, Reply<Deleted>),
     Pause(SinkId, Option<String>, Reply<()>),
+    Replay(SinkId, replay::Ask, Reply<Option<Replay>>),
+    Clear(SinkId, Reply<u64>),
     Configure(SinkId, SinkSettings, Reply<u64>),
 }
 

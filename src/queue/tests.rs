@@ -8,6 +8,7 @@ mod held;
 mod parked;
 mod places;
 mod remembered;
+mod replayed;
 mod salvage;
 mod schedule;
 mod sealed;

@@ -6,6 +6,7 @@ use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
 use super::ledger::Ledger;
+use super::replay::Replay;
 use super::rows::{Deaths, Sent, Time};
 use super::store::StoreError;
 use crate::clock::as_ms;
@@ -480,4 +481,6 @@ pub struct SinkStats {
     pub paused: Option<String>,
     /// The longest time (ms) from a sending to its confirmation so far.
     pub longest_confirm_ms: u64,
+    /// The replay under way, or the latest that this process has seen the end of.
+    pub replay: Option<Replay>,
 }

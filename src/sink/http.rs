@@ -137,7 +137,12 @@ fn secrets(headers: &[(HeaderName, HeaderValue)]) -> Vec<String> {
 fn refused(status: StatusCode, headers: &HeaderMap, says: &str) -> SinkError {
     let says = says.char_indices().take_while(|(at, c)| at + c.len_utf8() <= KEPT).map(|(_, c)| c).collect::<String>();
     let message = if says.is_empty() { format!("answered {status}") } else { format!("answered {status}: {says}") };
-    SinkError { cause: Cause::Status(status.as_u16()), message, retry_after: wish::of(status, headers, jiff::Timestamp::now()), ambiguous: false }
+    SinkError {
+        cause: Cause::Status(status.as_u16()),
+        message,
+        retry_after: wish::of(status, headers, jiff::Timestamp::now()),
+        ambiguous: false,
+    }
 }
 
 /// A body up to a limit, and whether that was all.

@@ -25,7 +25,7 @@ pub struct Selection {
     /// Every dead letter: needed where nothing else is given.
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     pub all: bool,
-    /// Episodes a second: not in this version yet, and refused.
+    /// Letters a second, put back in the background: for a redrive alone.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub rate: Option<f64>,
 }
@@ -38,8 +38,8 @@ impl Selection {
 
     /// What to ask of the queue. `known` are the names of the sinks.
     pub fn select(self, known: &[String]) -> Result<Select, Refused> {
-        if self.rate.is_some() {
-            return Err(Refused("rate is not in this version yet; leave it out: each sink's workers set the pace".into()));
+        if self.rate.is_some_and(|rate| !(rate.is_finite() && rate > 0.0)) {
+            return Err(Refused("rate is a number of episodes a second, above 0".into()));
         }
         if self.is_empty() && !self.all {
             return Err(Refused("nothing is selected: give ids, sink, session or reason, or \"all\": true for every one".into()));
@@ -76,7 +76,8 @@ mod tests {
         assert!(select(r#"{"all":true}"#).is_ok());
         assert!(select(r#"{"all":true,"sink":"graphiti"}"#).is_err());
         assert!(select(r#"{"sink":"other"}"#).unwrap_err().0.contains("the sinks are: graphiti"));
-        assert!(select(r#"{"all":true,"rate":5}"#).unwrap_err().0.contains("not in this version yet"));
+        assert!(select(r#"{"all":true,"rate":0}"#).unwrap_err().0.contains("above 0"));
+        assert!(select(r#"{"all":true,"rate":0.5}"#).is_ok());
         assert_eq!(select(r#"{"sink":"graphiti","reason":"max_age"}"#).unwrap().reason.as_deref(), Some("max_age"));
         assert!(serde_json::from_str::<Selection>(r#"{"sinks":"graphiti"}"#).is_err(), "a misspelt key must not widen it");
     }

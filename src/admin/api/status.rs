@@ -4,8 +4,12 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
+use super::ReplayReport;
 use crate::drain::SinkStatus;
-use crate::queue::{Ledger, SinkStats, Stats};
+use crate::queue::{Course, Ledger, SinkStats, Stats};
+
+/// The state of a sink that is no longer configured and has something in the queue.
+pub const REMOVED: &str = "removed";
 
 /// `GET /api/v1/status`. Wherever it says `pending`, what is in flight is included.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -16,7 +20,7 @@ pub struct Status {
     pub uptime_seconds: u64,
     /// The queue.
     pub queue: QueueStatus,
-    /// One per sink, in the order of the configuration.
+    /// One per sink, in the order of the configuration; then those that left it and have something in the queue.
     pub sinks: Vec<SinkReport>,
     /// One per proxy, in the order of the configuration.
     pub proxies: Vec<ProxyStatus>,
@@ -54,7 +58,8 @@ pub struct SinkReport {
     /// Its `type`.
     #[serde(rename = "type")]
     pub kind: String,
-    /// `running`, `paused`, `open` or `stalled`; `stopped` where no offramp runs and the queue was read directly.
+    /// `running`, `paused`, `open` or `stalled`; `removed` if it is no longer configured; `stopped` where no offramp runs and the queue was
+    /// read directly.
     pub state: String,
     /// Why, where it doesn't run.
     pub reason: Option<String>,
@@ -76,6 +81,9 @@ pub struct SinkReport {
     pub avg_attempt_seconds: f64,
     /// Since the oldest pending episode was captured; 0 if none is pending.
     pub oldest_pending_seconds: f64,
+    /// The replay under way; absent without one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub replay: Option<ReplayReport>,
 }
 
 /// One proxy.
@@ -143,7 +151,11 @@ impl Status {
                 disk_bytes: stats.disk_bytes,
                 oldest_pending_seconds: age_seconds(oldest, now),
             },
-            sinks: sinks.iter().map(|sink| SinkReport::assemble(sink, of(stats, &sink.name), now)).collect(),
+            sinks: sinks
+                .iter()
+                .map(|sink| SinkReport::assemble(sink, of(stats, &sink.name), now))
+                .chain(removed(stats, sinks).map(|(sink, stats)| SinkReport::assemble(&sink, stats, now)))
+                .collect(),
             proxies,
             ledger: stats.ledger.into(),
         }
@@ -166,6 +178,7 @@ impl SinkReport {
             failed_attempts_total: sink.failed_attempts_total,
             avg_attempt_seconds: sink.avg_attempt_seconds,
             oldest_pending_seconds: age_seconds(stats.oldest_pending, now),
+            replay: stats.replay.as_ref().filter(|r| r.course == Course::Running).map(|r| ReplayReport::of(&sink.name, r)),
         }
     }
 }
@@ -250,6 +263,15 @@ impl GraphitiQueue {
     }
 }
 
+/// Sinks that are no longer configured, and what they left behind.
+fn removed<'a>(stats: &'a Stats, sinks: &'a [SinkStatus]) -> impl Iterator<Item = (SinkStatus, &'a SinkStats)> {
+    let left = |s: &&SinkStats| s.ledger.pending + s.ledger.dead > 0 && sinks.iter().all(|sink| sink.name != s.name);
+    stats.sinks.iter().filter(left).map(|s| {
+        let reason = format!("no longer configured; `offramp purge {}` removes what is left", s.name);
+        (SinkStatus { name: s.name.clone(), kind: "-", state: REMOVED, reason: Some(reason), ..SinkStatus::default() }, s)
+    })
+}
+
 fn of<'a>(stats: &'a Stats, sink: &str) -> &'a SinkStats {
     static NONE: SinkStats = SinkStats {
         name: String::new(),
@@ -259,6 +281,7 @@ fn of<'a>(stats: &'a Stats, sink: &str) -> &'a SinkStats {
         oldest_pending: None,
         paused: None,
         longest_confirm_ms: 0,
+        replay: None,
     };
     stats.sinks.iter().find(|s| s.name == sink).unwrap_or(&NONE)
 }
@@ -308,6 +331,7 @@ pub(crate) mod tests {
                     oldest_pending: Some(NOW - 42_500),
                     paused: None,
                     longest_confirm_ms: 0,
+                    replay: None,
                 },
                 SinkStats {
                     name: "log".into(),
@@ -317,6 +341,7 @@ pub(crate) mod tests {
                     oldest_pending: None,
                     paused: None,
                     longest_confirm_ms: 0,
+                    replay: None,
                 },
             ],
         }

@@ -119,13 +119,7 @@ fn the_repositorys_file_states_every_key_with_its_default() {
     assert_eq!(format!("{complete:#?}"), format!("{minimal:#?}"));
 
     // What the reader asks for, without what is planned, stands in the file: active, or as a comment where a value would be no default.
-    let planned = [
-        "[admin] ui",
-        "[alert] url",
-        "[telemetry] otlp_endpoint",
-        "the file alert",
-        "the file telemetry",
-    ];
+    let planned = ["[admin] ui", "[alert] url", "[telemetry] otlp_endpoint", "the file alert", "the file telemetry"];
     let stated = |key: &str| {
         let starts =
             |line: &str| line.trim_start_matches(['#', ' ']).strip_prefix(key).is_some_and(|l| l.trim_start().starts_with('='));

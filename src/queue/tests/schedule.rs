@@ -79,14 +79,34 @@ enum Act {
     Append(Vec<Arrival>),
     Note(u8, usize),
     Release(Index),
-    Claim { sink: bool, max: usize, batch: usize, in_doubt: bool, heard: bool },
+    Claim {
+        sink: bool,
+        max: usize,
+        batch: usize,
+        in_doubt: bool,
+        heard: bool,
+    },
     Begin(Index),
     Accepted(Index),
     Finish(Index, Finish),
     Redrive(Index),
     Purge(Index),
     Delete(Index),
-    Configure { sink: bool, settings: SinkSettings },
+    /// In a batch of its own.
+    Replay {
+        sink: bool,
+        session: Option<u8>,
+        since: u64,
+    },
+    /// A slice of it.
+    Go(bool, usize),
+    Cancel(bool),
+    /// In a batch of its own.
+    Clear(bool),
+    Configure {
+        sink: bool,
+        settings: SinkSettings,
+    },
 }
 
 /// An episode that comes.
@@ -127,6 +147,7 @@ impl Act {
             Self::Redrive(_) => 7,
             Self::Purge(_) => 8,
             Self::Delete(_) => 9,
+            Self::Replay { .. } | Self::Go(..) | Self::Cancel(_) | Self::Clear(_) => 14,
             Self::Configure { .. } => PARKS,
             Self::Append(_) | Self::Finish(..) => 15,
         }
@@ -202,6 +223,11 @@ fn act() -> impl Strategy<Value = Act> {
         2 => index().prop_map(Act::Redrive),
         1 => index().prop_map(Act::Purge),
         1 => index().prop_map(Act::Delete),
+        1 => (any::<bool>(), prop::option::weighted(0.3, 0u8..3), 0u64..3)
+            .prop_map(|(sink, session, since)| Act::Replay { sink, session, since }),
+        2 => (any::<bool>(), 1usize..4).prop_map(|(sink, most)| Act::Go(sink, most)),
+        1 => prop::bool::ANY.prop_map(Act::Cancel),
+        1 => prop::bool::ANY.prop_map(Act::Clear),
         1 => (any::<bool>(), settings()).prop_map(|(sink, settings)| Act::Configure { sink, settings }),
     ]
 }

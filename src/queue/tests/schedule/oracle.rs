@@ -3,12 +3,17 @@
 use super::*;
 use crate::queue::heads::ready;
 use crate::queue::notes::UNIQUE;
+use crate::queue::replay::Slice;
+use crate::queue::{Course, Replay};
 
 /// An episode, by its id.
 pub type N = u64;
 
 /// A lane: a sink and a session.
 pub type At = (SinkId, u8);
+
+/// Bytes that one lane more takes in a record.
+const ADDRESS: u64 = 17;
 
 /// The oldest that an episode may be at its first attempt.
 pub const MAX_AGE: u64 = 20 * DAY;
@@ -22,6 +27,8 @@ pub struct World {
     /// Length, bytes with all rows, and until when.
     pub notes: BTreeMap<u8, (usize, u64, u64)>,
     pub ledgers: BTreeMap<SinkId, Ledger>,
+    /// Those under way.
+    pub replays: BTreeMap<SinkId, Replay>,
     /// Above every place that was ever used.
     pub next: Seq,
 }
@@ -49,6 +56,8 @@ pub struct Stand {
     pub parks: bool,
     /// How it has ended, and when that is forgotten; 0: nothing keeps it.
     pub ended: Option<(State, u64)>,
+    /// When it has ended; 0: it has not.
+    pub at: u64,
 }
 
 /// What is true now.
@@ -82,6 +91,10 @@ pub enum Did {
     Redrive(SinkId, N),
     Purge(SinkId, N),
     Delete(N),
+    Replay { sink: SinkId, session: Option<u8>, since: u64 },
+    Go(SinkId, Slice),
+    Cancel(SinkId),
+    Clear(SinkId),
     Configure(SinkId, SinkSettings),
 }
 
@@ -108,6 +121,7 @@ pub enum Answer {
     Begun(Option<u32>),
     Count(u64),
     Deleted(Deleted),
+    Replay(Option<Replay>),
     Done,
 }
 
@@ -261,6 +275,7 @@ impl World {
                 deaths: Deaths::default(),
                 parks: false,
                 ended: None,
+                at: 0,
             };
             let at = c.sinks.iter().map(|s| (*s, stand(s))).collect();
             self.episodes.insert(c.n, Ep { session: c.session, captured_at: c.captured_at, size: c.size, at });
@@ -292,6 +307,7 @@ impl World {
             }
         };
         stand.ended = Some((end.0, given.now + crate::clock::as_ms(end.1)));
+        stand.at = given.now;
         if end.0 == State::Dead {
             (stand.deaths, stand.parks) = (stand.deaths.and(given.now), park);
         }
@@ -304,21 +320,100 @@ impl World {
         let dead = |s: &&mut Stand| s.ended.is_some_and(|(state, _)| state == State::Dead);
         let Some(stand) = self.stand(n, sink).filter(dead) else { return Answer::Count(0) };
         let (not_before, lines) = (ready(given.now, stand.priority), stand.lines + 1);
-        *stand = Stand { attempts: 0, not_before, since: given.now, lines, parks: false, ended: None, ..*stand };
+        *stand = Stand { attempts: 0, not_before, since: given.now, lines, parks: false, ended: None, at: 0, ..*stand };
         self.ledger(sink).dead -= 1;
         self.ledger(sink).pending += 1;
         Answer::Count(1)
     }
 
-    fn delete(&mut self, n: N) {
+    fn delete(&mut self, n: N, given: &Given<'_>) {
         for sink in self.episodes[&n].at.keys().copied().collect::<Vec<_>>() {
-            if let Some(stand) = self.stand(n, sink).filter(|s| s.ended.is_none()) {
-                stand.ended = Some((State::Purged, 0));
-                self.ledger(sink).pending -= 1;
-                self.ledger(sink).purged += 1;
-            }
+            self.give_up(n, sink, given);
             self.lapse(n, sink, true);
         }
+    }
+
+    fn give_up(&mut self, n: N, sink: SinkId, given: &Given<'_>) {
+        if let Some(stand) = self.stand(n, sink).filter(|s| s.ended.is_none()) {
+            (stand.ended, stand.at) = (Some((State::Purged, 0)), given.now);
+            self.ledger(sink).pending -= 1;
+            self.ledger(sink).purged += 1;
+        }
+    }
+
+    /// What a replay brings of what it wants.
+    pub fn may_be_replayed(&self, n: N, sink: SinkId, began: u64) -> bool {
+        let Some(episode) = self.episodes.get(&n) else { return false };
+        let there = |s: &Stand| s.ended.is_some_and(|(state, _)| state == State::Delivered) && s.at <= began;
+        episode.at.get(&sink).is_none_or(there)
+    }
+
+    /// inv4, inv8: at its place, and counted.
+    fn bring(&mut self, n: N, sink: SinkId, began: u64, given: &Given<'_>) -> bool {
+        if !self.may_be_replayed(n, sink, began) {
+            return false;
+        }
+        let episode = self.episodes.get_mut(&n).unwrap();
+        let was = episode.at.get(&sink).copied();
+        let lines = was.map_or(0, |s| s.lines) + 1;
+        let (priority, deaths) = was.map_or((0, Deaths::default()), |s| (s.priority, s.deaths));
+        let stand = Stand {
+            attempts: 0,
+            not_before: ready(given.now, priority),
+            since: given.now,
+            sent: Sent::No,
+            lines,
+            priority,
+            deaths,
+            parks: false,
+            ended: None,
+            at: 0,
+        };
+        episode.at.insert(sink, stand);
+        episode.size += if was.is_none() { ADDRESS } else { 0 };
+        let ledger = self.ledger(sink);
+        ledger.pending += 1;
+        if was.is_none() {
+            ledger.captured += 1;
+        } else {
+            ledger.delivered -= 1;
+        }
+        true
+    }
+
+    fn replay(&mut self, did: &Did, given: &Given<'_>) -> Option<Replay> {
+        let (sink, replay) = match did {
+            Did::Replay { sink, session, since } => {
+                if self.replays.contains_key(sink) {
+                    return None;
+                }
+                let until = self.next;
+                let first = self.episodes.keys().map(|n| given.place(*n)).min().unwrap_or(until);
+                let (session, since, began) = (session.map(|s| s.to_string()), *since, given.now);
+                (sink, Replay { session, since, began, first, until, next: first, count: 0, skipped: 0, course: Course::Running })
+            }
+            Did::Go(sink, slice) => {
+                let mut replay = self.replays.get(sink).filter(|r| (r.began, r.next) == (slice.began, slice.from))?.clone();
+                for item in &slice.items {
+                    // A place that was lost with the power may be another's now: only what is there counts.
+                    let there = self.episodes.keys().copied().find(|n| given.place(*n) == item.seq);
+                    replay.count += u64::from(there.is_some_and(|n| self.bring(n, *sink, replay.began, given)));
+                }
+                (replay.next, replay.skipped) = (slice.next, replay.skipped + slice.skipped);
+                (sink, replay)
+            }
+            Did::Cancel(sink) => (sink, Replay { course: Course::Cancelled, ..self.replays.get(sink)?.clone() }),
+            _ => unreachable!(),
+        };
+        self.replays.remove(sink);
+        if replay.course == Course::Cancelled {
+            return Some(replay);
+        }
+        if replay.next >= replay.until {
+            return Some(Replay { course: Course::Done, ..replay });
+        }
+        self.replays.insert(*sink, replay.clone());
+        Some(replay)
     }
 }
 
@@ -435,6 +530,20 @@ impl Oracle {
                 }
                 return Answer::Count(u64::from(dead));
             }
+            Did::Replay { .. } | Did::Go(..) | Did::Cancel(_) => return Answer::Replay(self.disk.replay(did, given)),
+            Did::Clear(sink) => {
+                let dead: Vec<N> = self.disk.standing(sink, Some(State::Dead)).collect();
+                let mut all: Vec<N> = self.disk.standing(sink, None).collect();
+                all.retain(|n| self.claimed.iter().all(|(at, c)| at.0 != sink || c != n));
+                for n in &all {
+                    self.disk.give_up(*n, sink, given);
+                    self.disk.lapse(*n, sink, true);
+                }
+                for n in &dead {
+                    self.disk.lapse(*n, sink, true);
+                }
+                return Answer::Count((all.len() + dead.len()) as u64);
+            }
             Did::Configure(sink, settings) => {
                 self.settings.insert(sink, settings);
                 let parks = self.disk.episodes.values_mut().filter_map(|e| e.at.get_mut(&sink)).map(|s| &mut s.parks);
@@ -447,7 +556,7 @@ impl Oracle {
                 } else if self.claimed.iter().any(|(_, c)| *c == n) {
                     Deleted::InFlight
                 } else {
-                    self.disk.delete(n);
+                    self.disk.delete(n, given);
                     Deleted::Gone
                 });
             }

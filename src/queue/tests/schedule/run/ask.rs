@@ -10,6 +10,7 @@ pub enum Asked {
     Begun(Answering<Option<u32>>),
     Count(Answering<u64>),
     Deleted(Answering<Deleted>),
+    Replay(Answering<Option<crate::queue::Replay>>),
     /// Nobody will be told.
     Nothing,
 }
@@ -41,8 +42,40 @@ impl Run {
                 let known: Vec<N> = self.now[0].disk.episodes.keys().copied().chain([0]).collect();
                 Did::Delete(pick(&known, index)?)
             }
+            Act::Replay { sink, session, since } => {
+                Did::Replay { sink: self.ids[usize::from(sink)], session, since: START + since }
+            }
+            Act::Go(sink, most) => self.slice(self.ids[usize::from(sink)], most).map(|(sink, slice)| Did::Go(sink, slice))?,
+            Act::Cancel(sink) => Did::Cancel(self.ids[usize::from(sink)]),
+            Act::Clear(sink) => Did::Clear(self.ids[usize::from(sink)]),
             Act::Configure { sink, settings } => Did::Configure(self.ids[usize::from(sink)], settings),
         })
+    }
+
+    /// What the replay at a sink reads next: everything that it should bring, and nothing else.
+    fn slice(&self, sink: SinkId, most: usize) -> Option<(SinkId, Slice)> {
+        let world = &self.now[0].disk;
+        let replay = world.replays.get(&sink)?;
+        let shared = &self.queue().inner.shared;
+        let lane_of = |episode: &Episode| can_send(n_of(episode.id)).then(|| Lane::of(&episode.session));
+        let slice = self.disk.aside(|| replay::slice(shared, sink, replay, &lane_of, most)).ok()?;
+        if self.sick || self.now.len() > 1 {
+            return slice.items.iter().all(|item| self.places.values().any(|place| *place == item.seq)).then_some((sink, slice));
+        }
+        let wanted = |n: &N| {
+            let episode = &world.episodes[n];
+            (slice.from..slice.next).contains(&self.places[n])
+                && replay.session.as_ref().is_none_or(|s| *s == episode.session.to_string())
+                && episode.captured_at >= replay.since
+                && world.may_be_replayed(*n, sink, replay.began)
+        };
+        let (mut able, unable): (Vec<N>, Vec<N>) =
+            world.episodes.keys().filter(|n| wanted(n)).partition(|n| can_send(**n) || world.episodes[n].at.contains_key(&sink));
+        able.sort_unstable_by_key(|n| self.places[n]);
+        let read: Vec<Seq> = slice.items.iter().map(|item| item.seq).collect();
+        assert_eq!(read, able.iter().map(|n| self.places[n]).collect::<Vec<_>>(), "inv5: what a replay brings, in its order");
+        assert_eq!(slice.skipped, unable.len() as u64);
+        Some((sink, slice))
     }
 
     fn comes(&mut self, arrival: &Arrival) -> Came {
@@ -147,6 +180,13 @@ impl Run {
             Did::Purge(sink, n) => ask!(Count, |reply| Op::Purge(vec![(*sink, seq(self, *n))], reply)),
             Did::Configure(sink, settings) => ask!(Count, |reply| Op::Configure(*sink, *settings, reply)),
             Did::Delete(n) => ask!(Deleted, |reply| Op::Delete(id_of(*n), reply)),
+            Did::Replay { sink, session, since } => {
+                let ask = Ask::Begin { session: session.map(|s| s.to_string()), since: *since };
+                ask!(Replay, |reply| Op::Replay(*sink, ask, reply))
+            }
+            Did::Go(sink, slice) => ask!(Replay, |reply| Op::Replay(*sink, Ask::Go(slice.clone()), reply)),
+            Did::Cancel(sink) => ask!(Replay, |reply| Op::Replay(*sink, Ask::Cancel, reply)),
+            Did::Clear(sink) => ask!(Count, |reply| Op::Clear(*sink, reply)),
         })
     }
 
@@ -179,9 +219,15 @@ impl Asked {
             Self::Begun(answer) => now(answer).map(Answer::Begun),
             Self::Count(answer) => now(answer).map(Answer::Count),
             Self::Deleted(answer) => now(answer).map(Answer::Deleted),
+            Self::Replay(answer) => now(answer).map(Answer::Replay),
             Self::Nothing => return None,
         })
     }
+}
+
+/// Whether a sink could send an episode that it was never given.
+fn can_send(n: N) -> bool {
+    !n.is_multiple_of(5)
 }
 
 fn text(len: usize) -> Vec<u8> {

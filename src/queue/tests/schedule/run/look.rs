@@ -28,8 +28,9 @@ impl Run {
                 let was = waiting.or(ended.as_ref().map(|e| e.was.clone())).expect("inv8: it waits or has ended");
                 let Waiting { attempts, not_before, since, sent, entries: lines, priority, deaths, .. } = was;
                 let parks = txn.get_raw(&keys::park(sink, lane, seq))?.is_some();
-                let ended = ended.map(|e| (e.state, e.expires_at));
-                at.insert(sink, Stand { attempts, not_before, since, sent, lines, priority, deaths, parks, ended });
+                let (ended, when) = (ended.as_ref().map(|e| (e.state, e.expires_at)), ended.map_or(0, |e| e.at));
+                let stand = Stand { attempts, not_before, since, sent, lines, priority, deaths, parks, ended, at: when };
+                at.insert(sink, stand);
             }
             let session = u8::try_from(session).unwrap();
             seen.episodes.insert(n_of(id), Ep { session, captured_at, size: size as u64 + retention::ROWS, at });
@@ -44,6 +45,7 @@ impl Run {
             }
         }
         for id in self.ids {
+            seen.replays.extend(replay::load(&txn, &plain(), id)?.map(|replay| (id, replay)));
             seen.ledgers.insert(id, txn.get::<crate::queue::rows::SinkRow>(&keys::sink(id))?.unwrap_or_default().ledger);
         }
         Ok((seen, places))
