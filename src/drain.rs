@@ -82,7 +82,7 @@ impl Drain {
 
     /// Stops draining one sink, also over restarts; attempts in flight go on. `false` if there is no such sink.
     pub async fn pause(&self, sink: &str) -> Result<bool, AppendError> {
-        match self.runners.iter().find(|r| r.config.name == sink) {
+        match self.runners.iter().find(|r| r.name == sink) {
             Some(runner) => runner.pause().await.map(|()| true),
             None => Ok(false),
         }
@@ -90,7 +90,7 @@ impl Drain {
 
     /// Starts it again; `false` if there is no such sink.
     pub async fn resume(&self, sink: &str) -> Result<bool, AppendError> {
-        match self.runners.iter().find(|r| r.config.name == sink) {
+        match self.runners.iter().find(|r| r.name == sink) {
             Some(runner) => runner.resume().await.map(|()| true),
             None => Ok(false),
         }

@@ -15,8 +15,9 @@ use tokio::time::Instant;
 
 use super::backoff;
 use super::progress::{Case, Verdict};
-use super::runner::Runner;
+use super::runner::{Runner, Setup};
 use crate::clock::{self, as_ms};
+use crate::config;
 use crate::queue::{Attempt, Claim, Finish, ReadError, Sent};
 use crate::sink::{Cause, Delivery, Follow, Presence, Receipt, SinkError};
 
@@ -73,6 +74,7 @@ enum Ending {
 
 struct Work {
     runner: Arc<Runner>,
+    setup: Setup,
     claim: Claim,
     delivery: Delivery,
     purpose: Purpose,
@@ -84,6 +86,7 @@ struct Work {
 /// Makes the attempt that `claim` is for, and finishes the claim.
 pub async fn run(runner: Arc<Runner>, claim: Claim, purpose: Purpose) {
     let began = Instant::now();
+    let setup = runner.setup();
     // A disk that does not answer must not cost a worker.
     let read = tokio::time::timeout(READ, runner.queue.fetch(claim.seq)).await;
     let read = read.unwrap_or_else(|late| Err(ReadError::Store(late.to_string())));
@@ -98,11 +101,11 @@ pub async fn run(runner: Arc<Runner>, claim: Claim, purpose: Purpose) {
         Ok(Some(episode)) => {
             let delivery = Delivery { episode: Arc::new(episode), at: claim.at };
             let attempts = claim.attempts;
-            let mut work = Work { runner: runner.clone(), claim, delivery, purpose, attempts, trial: None };
+            let mut work = Work { runner: runner.clone(), setup: setup.clone(), claim, delivery, purpose, attempts, trial: None };
             (work.start().await, work.attempts)
         }
     };
-    record(&runner, claim, purpose, attempts, captured_at, ending, began).await;
+    record(&runner, &setup.config, claim, purpose, attempts, captured_at, ending, began).await;
 }
 
 impl Work {
@@ -117,10 +120,10 @@ impl Work {
 
     /// Sends it. The attempt has been counted.
     async fn send(&mut self) -> Ending {
-        let (runner, sent) = (self.runner.clone(), Instant::now());
-        let answer = within(runner.config.timeout, true, runner.sink.deliver(&self.delivery)).await;
+        let (Setup { config, sink }, sent) = (self.setup.clone(), Instant::now());
+        let answer = within(config.timeout, true, sink.deliver(&self.delivery)).await;
         if answer.is_ok() {
-            runner.took(sent);
+            self.runner.took(sent);
         }
         match answer {
             Ok(Receipt::Delivered) => Ending::Delivered { sent: None, surely: true },
@@ -141,13 +144,13 @@ impl Work {
 
     /// Looks until it is there, or certainly isn't.
     async fn follow(&mut self, known: Sent, sent: u64, in_doubt: bool) -> Ending {
-        let runner = self.runner.clone();
-        let follow = runner.sink.follow();
+        let (runner, Setup { config, sink }) = (self.runner.clone(), self.setup.clone());
+        let follow = sink.follow();
         let mut stalled = runner.stalled.subscribe();
         let case = Case { sent, started: runner.queue.now(), in_doubt, patience: self.patience(follow) };
         let mut failed = 0;
         loop {
-            match within(runner.config.timeout * REQUESTS, false, runner.sink.look_up(&self.delivery)).await {
+            match within(config.timeout * REQUESTS, false, sink.look_up(&self.delivery)).await {
                 Ok(Presence::Present) => {
                     let surely = !(self.purpose == Purpose::Revive && self.claim.sent != Sent::No);
                     return Ending::Delivered { sent: Some(sent), surely };
@@ -156,7 +159,7 @@ impl Work {
                 Ok(Presence::Absent) => failed = 0,
                 Err(error) => {
                     failed += 1;
-                    let paused = error.cause.status().is_some_and(|s| runner.config.pause_on.contains(s));
+                    let paused = error.cause.status().is_some_and(|s| config.pause_on.contains(s));
                     if paused || failed == FAILED_LOOKS || self.purpose == Purpose::Look {
                         return Ending::Failed { error, sent: known };
                     }
@@ -166,7 +169,7 @@ impl Work {
                 if failed == 0 {
                     return self.resend(known).await;
                 }
-                tokio::time::sleep(runner.config.retry.initial).await;
+                tokio::time::sleep(config.retry.initial).await;
                 continue;
             };
             if failed == 0 {
@@ -198,7 +201,7 @@ impl Work {
         if let Some(reason) = self.claim.exhausted {
             return Ending::Exhausted { reason };
         }
-        if self.attempts >= self.runner.config.retry.max_attempts {
+        if self.attempts >= self.setup.config.retry.max_attempts {
             return Ending::Exhausted { reason: "max_attempts" };
         }
         if !self.runner.may_send(self.purpose).await {
@@ -206,7 +209,7 @@ impl Work {
         }
         match tokio::time::timeout(WRITE, self.runner.queue.begin(self.claim)).await {
             Ok(Ok(Some(attempts))) => {
-                tracing::info!(sink = self.runner.config.name, id = %self.delivery.episode.id, attempts, "sending again");
+                tracing::info!(sink = self.runner.name, id = %self.delivery.episode.id, attempts, "sending again");
                 self.attempts = attempts;
                 self.send().await
             }
@@ -219,7 +222,7 @@ impl Work {
         let Some(follow) = follow else { return Duration::MAX };
         if self.purpose == Purpose::Revive {
             let settle = self.runner.progress(|p| p.settle(follow));
-            return settle.max(self.runner.config.breaker.open_for).min(follow.timeout);
+            return settle.max(self.setup.config.breaker.open_for).min(follow.timeout);
         }
         follow.timeout
     }
@@ -237,6 +240,7 @@ async fn within<T>(timeout: Duration, changes: bool, call: impl Future<Output = 
 /// What the ending means for the episode and for the sink; finishes the claim.
 async fn record(
     runner: &Runner,
+    config: &config::Sink,
     claim: Claim,
     purpose: Purpose,
     attempts: u32,
@@ -260,7 +264,7 @@ async fn record(
             ("delivered", Finish::Delivered { confirmed_in: sent.map(|s| now.saturating_sub(s)) }, None)
         }
         Ending::Failed { error, sent } => {
-            let (outcome, finish) = classify(runner, &error, sent, purpose, attempts, began).await;
+            let (outcome, finish) = classify(runner, config, &error, sent, purpose, attempts, began).await;
             (outcome, finish, Some(error))
         }
         Ending::Stalled { sent } => {
@@ -288,8 +292,8 @@ async fn record(
     };
     runner.count(outcome, took);
     if let Finish::Dead { reason } = finish {
-        runner.metrics.sink_dead.with_label_values(&[runner.config.name.as_str(), reason]).inc();
-        tracing::warn!(sink = runner.config.name, seq = claim.seq, reason, "an episode is a dead letter");
+        runner.metrics.sink_dead.with_label_values(&[runner.name.as_str(), reason]).inc();
+        tracing::warn!(sink = runner.name, seq = claim.seq, reason, "an episode is a dead letter");
     }
     let line = Attempt {
         at: now,
@@ -305,17 +309,17 @@ async fn record(
 /// What a failure means: `pause_on`, `retry_on`, everything else is dead.
 async fn classify(
     runner: &Runner,
+    config: &config::Sink,
     error: &SinkError,
     sent: Sent,
     purpose: Purpose,
     attempts: u32,
     began: Instant,
 ) -> (&'static str, Finish) {
-    let config = &runner.config;
     let uncounted = if sent == Sent::No { Finish::Uncount } else { Finish::Hold { sent } };
     if error.cause.status().is_some_and(|status| config.pause_on.contains(status)) {
         if runner.pause_itself(error.message.clone()).await.is_err() {
-            tracing::error!(sink = config.name, "the pause could not be written down");
+            tracing::error!(sink = runner.name, "the pause could not be written down");
         }
         return ("paused", uncounted);
     }

@@ -52,13 +52,13 @@ pub async fn run(runner: Arc<Runner>, mut stop: watch::Receiver<bool>) {
     }
     let rest = async { while scheduler.tasks.join_next().await.is_some() {} };
     if tokio::time::timeout(GRACE, rest).await.is_err() {
-        tracing::info!(sink = scheduler.runner.config.name, "attempts in flight were left pending");
+        tracing::info!(sink = scheduler.runner.name, "attempts in flight were left pending");
     }
 }
 
 /// Tells the queue how the sink is configured, until it has heard: nothing may die before it knows what becomes of the lane then.
 async fn configure(runner: &Runner, stop: &mut watch::Receiver<bool>) {
-    let settings = SinkSettings::of(&runner.config);
+    let settings = SinkSettings::of(&runner.config());
     while runner.queue.configure(runner.id, settings).await.is_err() {
         tokio::select! {
             _ = stop.wait_for(|stop| *stop) => return,
@@ -104,7 +104,7 @@ impl Scheduler {
 
     /// A stalled sink: look up what is unconfirmed; if nothing has appeared, send one, the oldest, and see.
     async fn look(&mut self) -> Option<Instant> {
-        let workers = self.runner.config.workers;
+        let workers = self.runner.config().workers;
         let (claims, _) = self.claim(workers, true).await?;
         let mut looks: Vec<_> = claims.into_iter().map(|claim| self.spawn(claim, Purpose::Look)).collect();
         while !looks.is_empty() {
@@ -148,14 +148,15 @@ impl Scheduler {
     }
 
     async fn claim(&self, max: usize, in_doubt: bool) -> Option<(Vec<Claim>, Option<Instant>)> {
-        let retry = &self.runner.config.retry;
+        let config = self.runner.config();
+        let retry = &config.retry;
         let request = ClaimRequest {
             max,
             in_doubt,
             max_attempts: retry.max_attempts,
             // What is sent to a paused sink shows whether it is well again, however old it has become meanwhile.
             max_age: if self.runner.is_paused() { u64::MAX } else { as_ms(retry.max_age) },
-            longest_delay: as_ms(retry.max.max(self.runner.config.batch.linger)).saturating_mul(2),
+            longest_delay: as_ms(retry.max.max(config.batch.linger)).saturating_mul(2),
         };
         let got = self.runner.queue.claim(self.runner.id, request).await.ok()?;
         let now = self.runner.queue.now();
@@ -173,8 +174,8 @@ impl Scheduler {
         let (_, claim) = self.claims.swap_remove(at);
         if let Err(error) = ended {
             // A bug in a sink must not keep the lane claimed until the next start. What the attempt did is not known.
-            tracing::error!(sink = self.runner.config.name, seq = claim.seq, %error, "an attempt panicked");
-            let delay = as_ms(self.runner.config.retry.max);
+            tracing::error!(sink = self.runner.name, seq = claim.seq, %error, "an attempt panicked");
+            let delay = as_ms(self.runner.config().retry.max);
             let sent = Sent::Began(self.runner.queue.now());
             self.runner.queue.finish(claim, Finish::Retry { delay, sent }, None);
         }
