@@ -38,6 +38,7 @@ enum Outcome {
     Begun(Option<u32>),
     Count(u64),
     Deleted(Deleted),
+    Named(SinkId),
     Done,
 }
 
@@ -283,7 +284,7 @@ impl Writer {
             Ok(more) => {
                 let soon = store.tend(self.engine.meta.bytes, self.space.spare(), self.space.is_low());
                 let freed = std::mem::take(&mut self.engine.freed);
-                self.shared.ring(|sink| freed.contains(&sink));
+                self.shared.sinks.ring(|sink| freed.contains(&sink));
                 self.publish();
                 if more { Some(Duration::ZERO) } else { soon }
             }
@@ -382,7 +383,7 @@ impl Writer {
                 }
                 (Op::Purge(_, reply), outcome) => drop(reply.send(count(&outcome))),
                 (Op::Delete(_, reply), outcome) => {
-                    rung.extend(self.shared.sinks.iter().map(|s| s.id)); // a lane may have a new head
+                    rung.extend(self.shared.sinks.all().iter().map(|s| s.id)); // a lane may have a new head
                     let _ = reply.send(match outcome {
                         Ok(Outcome::Deleted(deleted)) => Ok(deleted),
                         _ => Err(AppendError::Failed),
@@ -390,9 +391,22 @@ impl Writer {
                 }
                 (Op::Pause(_, _, reply), outcome) => drop(reply.send(outcome.map(|_| ()))),
                 (Op::Configure(_, _, reply), outcome) => drop(reply.send(count(&outcome))),
+                (Op::Name(name, reply), outcome) => drop(reply.send(match outcome {
+                    Ok(Outcome::Named(id)) => {
+                        self.shared.sinks.add(id, &name);
+                        Ok(id)
+                    }
+                    _ => Err(AppendError::Failed),
+                })),
+                // In any case: they are nothing that the disk has.
+                (Op::Limit(limits), _) => {
+                    self.engine.limits = limits;
+                    self.space.limit(limits);
+                    self.publish();
+                }
             }
         }
-        self.shared.ring(|sink| rung.contains(&sink));
+        self.shared.sinks.ring(|sink| rung.contains(&sink));
     }
 
     fn in_flight(&self, change: impl FnOnce(&mut HashSet<(SinkId, Seq)>)) {
@@ -438,7 +452,7 @@ fn step(engine: &mut Engine, shared: &Shared, disk_low: bool, txn: &mut Txn<'_>,
         Op::Release(place) => {
             // Who claims upon this comes after the present batch.
             let waited = shared.holds.release(*place);
-            shared.ring(|sink| waited.contains(&sink));
+            shared.sinks.ring(|sink| waited.contains(&sink));
             Outcome::Done
         }
         Op::Claim(sink, request, _) => Outcome::Claims(engine.claim(txn, *sink, *request, &shared.holds, now)?),
@@ -471,6 +485,8 @@ fn step(engine: &mut Engine, shared: &Shared, disk_low: bool, txn: &mut Txn<'_>,
             Outcome::Done
         }
         Op::Configure(sink, settings, _) => Outcome::Count(engine.configure(txn, *sink, *settings, now)?),
+        Op::Name(name, _) => Outcome::Named(engine.name_sink(txn, name)?),
+        Op::Limit(_) => Outcome::Done,
     })
 }
 
