@@ -43,6 +43,8 @@ pub struct Runner {
     pub stalled: watch::Sender<bool>,
     /// Tells the scheduler that the gate has changed.
     pub changed: Notify,
+    /// Tells the scheduler that the sink is no longer configured, or is another one.
+    pub left: watch::Sender<bool>,
     attempts: AtomicU64,
     failed: AtomicU64,
     /// Microseconds of all attempts together.
@@ -131,6 +133,7 @@ impl Runner {
             trial: Arc::new(Semaphore::new(1)),
             stalled: watch::Sender::new(false),
             changed: Notify::new(),
+            left: watch::Sender::new(false),
             attempts: AtomicU64::new(0),
             failed: AtomicU64::new(0),
             spent: AtomicU64::new(0),
@@ -149,6 +152,24 @@ impl Runner {
     /// Its configuration as it is now: ask once for what belongs together.
     pub fn config(&self) -> Arc<config::Sink> {
         self.setup().config
+    }
+
+    /// From now on it is to be done so. What has begun goes on as it began; breaker, pause and progress stay.
+    pub fn configure(&self, setup: Setup) {
+        let mut gate = lock(&self.gate);
+        gate.breaker.configure(setup.config.breaker, Instant::now());
+        self.breaker_gauge.set(gate.breaker.gauge());
+        drop(gate);
+        lock(&self.limits).configure(&self.config(), &setup.config, Instant::now());
+        self.progress(|p| p.fallback = setup.config.timeout);
+        *self.setup.write().unwrap_or_else(PoisonError::into_inner) = setup;
+        self.changed.notify_one();
+    }
+
+    /// Claims nothing more; attempts in flight go on to their end.
+    pub fn leave(&self) {
+        self.breaker_gauge.set(0);
+        self.left.send_replace(true);
     }
 
     /// What may be done now.
