@@ -29,6 +29,7 @@ use axum::http::{Method, header};
 use axum::response::IntoResponse;
 use axum::routing::{MethodRouter, delete, get, post};
 use futures_util::future::BoxFuture;
+use tokio::sync::watch;
 
 use crate::config::{self, OrderBy, Secret};
 use crate::drain::{Drain, SinkStatus};
@@ -46,22 +47,28 @@ const GRACE: Duration = Duration::from_secs(2);
 pub struct State {
     /// The queue.
     pub queue: Queue,
-    /// `[queue]` as configured: its limits and its directory.
-    pub limits: config::Queue,
     /// The sinks.
     pub drain: Arc<dyn Sinks>,
     /// What `/metrics` shows; also where a proxy's requests in flight and in line are read.
     pub metrics: Metrics,
-    /// Where episodes can go: every configured sink, in the order of the file.
-    pub sinks: Vec<(String, SinkId, OrderBy)>,
-    /// The proxies, in the order of the file.
-    pub proxies: Vec<ProxyFacts>,
     /// What `/readyz` says besides the state of the queue.
     pub readiness: Readiness,
-    /// Required from every request but `/livez` and `/readyz`, where there is one.
-    pub token: Option<Secret>,
+    /// What is configured, as it is now.
+    pub settings: watch::Receiver<Arc<Settings>>,
     /// When the process started.
     pub started: Instant,
+}
+
+/// What is configured, as far as the admin API shows it or goes by it.
+pub struct Settings {
+    /// `[queue]`: its limits and its directory.
+    pub limits: config::Queue,
+    /// Where episodes can go: every configured sink, in the order of the file.
+    pub sinks: Vec<(String, SinkId, OrderBy)>,
+    /// The proxies that run, in the order of the file.
+    pub proxies: Vec<ProxyFacts>,
+    /// Required from every request but `/livez` and `/readyz`, where there is one.
+    pub token: Option<Secret>,
 }
 
 /// A proxy as `status` shows it.
@@ -131,6 +138,10 @@ struct Inner {
 type Shared = Arc<Inner>;
 
 impl Inner {
+    fn settings(&self) -> Arc<Settings> {
+        self.state.settings.borrow().clone()
+    }
+
     /// The names of all sinks that the queue or the drain knows: a sink that left the configuration may still have episodes.
     fn sink_names(&self) -> Vec<String> {
         let mut names: Vec<String> = self.state.drain.statuses().into_iter().map(|s| s.name).collect();
