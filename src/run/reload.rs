@@ -126,3 +126,55 @@ fn combined(former: &Config, mut new: Config) -> Combined {
     };
     Combined { config, gone, kept }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    use super::*;
+    use crate::config::{Durability, Input, Listen, read};
+
+    const TEXT: &str = "[queue]\npath = \"q\"\n[[sink]]\nname = \"log\"\ntype = \"file\"\npath = \"x\"\n\
+        [[proxy]]\nname = \"a\"\nlisten = \"127.0.0.1:1\"\nupstream = \"http://h\"\n\
+        [[proxy]]\nname = \"b\"\nlisten = \"127.0.0.1:2\"\nupstream = \"http://h\"\n";
+
+    fn config(text: &str) -> Config {
+        read(text, Path::new("c.toml"), &Input::default()).unwrap()
+    }
+
+    #[test]
+    fn what_can_change_does_and_nothing_is_told_of_it() {
+        let text = TEXT.replace("http://h", "http://other").replace("\"x\"", "\"y\"") + "[log]\nlevel = \"debug\"\n";
+        let text = text.replace("path = \"q\"", "path = \"q\"\nmax_episodes = 7\ncommit_wait = \"1s\"\non_full = \"reject\"");
+        let Combined { config, gone, kept } = combined(&config(TEXT), config(&text));
+        assert_eq!((gone, kept), (Vec::<String>::new(), Vec::<String>::new()));
+        assert_eq!(config.proxies[1].upstream.to_string(), "http://other");
+        assert_eq!((config.queue.max_episodes, config.log.level.as_str()), (7, "debug"));
+    }
+
+    #[test]
+    fn what_needs_a_restart_is_told_and_stays() {
+        let text = TEXT.replace("127.0.0.1:1", "127.0.0.1:3").replace("name = \"b\"", "name = \"c\"");
+        let text = text.replace("path = \"q\"", "path = \"r\"\ndurability = \"interval\"");
+        let text = text + "[admin]\nlisten = \"127.0.0.1:4\"\n[log]\nfile = \"f\"\nformat = \"json\"\nlevel = \"warn\"\n";
+        let former = config(TEXT);
+        let Combined { config, gone, kept } = combined(&former, config(&text));
+        let expected = [
+            "proxy a: listen",
+            "proxy b: it is no longer there",
+            "proxy c: it is new",
+            "queue.path",
+            "queue.durability or queue.interval",
+            "admin.listen",
+            "log.format",
+            "log.file",
+        ];
+        assert_eq!((gone, kept), (vec!["b".to_owned()], expected.map(str::to_owned).to_vec()));
+        let proxies: Vec<_> = config.proxies.iter().map(|proxy| (proxy.name.as_str(), proxy.listen.clone())).collect();
+        let tcp = |address: &str| Listen::Tcp(address.to_owned());
+        assert_eq!(proxies, [("a", tcp("127.0.0.1:1")), ("b", tcp("127.0.0.1:2"))], "those that run, in their order");
+        assert_eq!((&config.queue.path, config.queue.durability), (&former.queue.path, Durability::Sync));
+        assert_eq!((&config.log.file, config.log.level.as_str()), (&None, "warn"));
+        assert_eq!(config.admin.listen, former.admin.listen);
+    }
+}
