@@ -190,3 +190,36 @@ async fn inv6_an_attempt_that_panics_after_its_sink_has_gone_gives_its_lane_back
     bench.drain.drain_to(vec![(sink_config(2), sink.clone())]);
     bench.until_empty().await;
 }
+
+#[tokio::test(start_paused = true)]
+async fn another_rate_holds_from_the_next_attempt_on() {
+    let graph = Graph::new(None, |_, _| Act::Take(secs(1)));
+    let slow = config::Rate { per_second: 0.1, burst: 1 };
+    let bench = Bench::new(config::Sink { rate: slow, ..sink_config(10) }, &graph);
+    bench.fill(20, 20).await;
+    tokio::time::sleep(secs(25)).await;
+    assert_eq!(graph.deliveries.load(Ordering::Relaxed), 3);
+    let began = Instant::now();
+    bench.drain_to(config::Sink { rate: config::Rate { per_second: 0.0, burst: 1 }, adaptive: true, ..sink_config(10) }, &graph);
+    bench.until_empty().await;
+    assert!(began.elapsed() < secs(12), "{:?}", began.elapsed());
+    bench.drain_to(config::Sink { rate: slow, adaptive: true, ..sink_config(2) }, &graph);
+    for n in 21..=25 {
+        bench.append(n, n).await;
+    }
+    let began = Instant::now();
+    bench.until_empty().await;
+    assert!(began.elapsed() > secs(38), "{:?}", began.elapsed());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_lane_that_was_parked_goes_on_once_the_sink_no_longer_parks() {
+    let graph = Graph::new(None, |_, n| if n == 0 { Act::Fail(Cause::Unfit, None) } else { Act::Take(secs(1)) });
+    let bench = Bench::new(config::Sink { on_dead: config::OnDead::Park, ..sink_config(1) }, &graph);
+    bench.fill(1, 3).await;
+    bench.until(|b| b.count().dead == 1).await;
+    tokio::time::sleep(secs(3600)).await;
+    assert_eq!(bench.count().pending, 2);
+    bench.drain_to(sink_config(1), &graph);
+    bench.until_empty().await;
+}
