@@ -30,6 +30,7 @@ use axum::http::{Method, header};
 use axum::response::IntoResponse;
 use axum::routing::{MethodRouter, delete, get, post};
 use futures_util::future::BoxFuture;
+use tokio::sync::watch;
 use tokio::task::JoinSet;
 
 use crate::config::{self, OrderBy, Secret};
@@ -48,22 +49,28 @@ const GRACE: Duration = Duration::from_secs(2);
 pub struct State {
     /// The queue.
     pub queue: Queue,
-    /// `[queue]` as configured: its limits and its directory.
-    pub limits: config::Queue,
     /// The sinks.
     pub drain: Arc<dyn Sinks>,
     /// What `/metrics` shows; also where a proxy's requests in flight and in line are read.
     pub metrics: Metrics,
-    /// Where episodes can go: every configured sink, in the order of the file.
-    pub sinks: Vec<(String, SinkId, OrderBy)>,
-    /// The proxies, in the order of the file.
-    pub proxies: Vec<ProxyFacts>,
     /// What `/readyz` says besides the state of the queue.
     pub readiness: Readiness,
-    /// Required from every request but `/livez` and `/readyz`, where there is one.
-    pub token: Option<Secret>,
+    /// What is configured, as it is now.
+    pub settings: watch::Receiver<Arc<Settings>>,
     /// When the process started.
     pub started: Instant,
+}
+
+/// What is configured, as far as the admin API shows it or goes by it.
+pub struct Settings {
+    /// `[queue]`: its limits and its directory.
+    pub limits: config::Queue,
+    /// Where episodes can go: every configured sink, in the order of the file.
+    pub sinks: Vec<(String, SinkId, OrderBy)>,
+    /// The proxies that run, in the order of the file.
+    pub proxies: Vec<ProxyFacts>,
+    /// Required from every request but `/livez` and `/readyz`, where there is one.
+    pub token: Option<Secret>,
 }
 
 /// A proxy as `status` shows it.
@@ -140,6 +147,10 @@ impl Inner {
         let mut tasks = self.tasks.lock().unwrap_or_else(PoisonError::into_inner);
         while tasks.try_join_next().is_some() {}
         tasks.spawn(task);
+    }
+
+    fn settings(&self) -> Arc<Settings> {
+        self.state.settings.borrow().clone()
     }
 
     /// The names of all sinks that the queue or the drain knows: a sink that left the configuration may still have episodes.

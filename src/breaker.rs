@@ -41,8 +41,20 @@ pub enum Allowed {
 impl Breaker {
     /// Closed.
     pub fn new(config: config::Breaker) -> Self {
-        let slice = (config.window / 10).max(Duration::from_millis(1));
-        Self { config, state: State::Closed { failures: 0 }, recent: Recent::new(slice, Instant::now()) }
+        Self { config, state: State::Closed { failures: 0 }, recent: Recent::new(&config, Instant::now()) }
+    }
+
+    /// From now on it has these settings. What has failed counts on, and one that is open is so no longer than these say.
+    pub fn configure(&mut self, config: config::Breaker, now: Instant) {
+        if config.window != self.config.window {
+            self.recent = Recent::new(&config, now);
+        }
+        self.config = config;
+        self.state = match self.state {
+            _ if !config.is_on() => State::Closed { failures: 0 },
+            State::Open { until } => State::Open { until: until.min(now + config.open_for) },
+            state => state,
+        };
     }
 
     /// What may begin now. An open breaker whose time is over becomes half-open.
@@ -116,7 +128,8 @@ struct Slice {
 }
 
 impl Recent {
-    fn new(slice: Duration, start: Instant) -> Self {
+    fn new(config: &config::Breaker, start: Instant) -> Self {
+        let slice = (config.window / 10).max(Duration::from_millis(1));
         Self { slice, start, slices: [Slice::default(); SLICES] }
     }
 

@@ -230,7 +230,7 @@ pub enum OnFull {
 }
 
 /// `[[sink]]`
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct Sink {
     /// Unique.
     pub name: String,
@@ -265,7 +265,7 @@ pub struct Sink {
 }
 
 /// `sink.type`
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq)]
 pub enum SinkKind {
     /// Graphiti's REST service.
     Graphiti(Graphiti),
@@ -288,7 +288,7 @@ pub enum SinkKind {
 }
 
 /// The keys of `type = "graphiti"`.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct Graphiti {
     /// Base URL without a trailing slash.
     pub url: String,
@@ -308,7 +308,7 @@ pub enum GraphitiFormat {
 }
 
 /// `confirm = { mode, timeout, poll }`
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Confirm {
     /// Read the episode back (else the 202 is taken for a delivery).
     pub read_back: bool,
@@ -330,7 +330,7 @@ pub enum OrderBy {
 }
 
 /// `sink.retry`
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Retry {
     /// Attempts before an episode is a dead letter; at least 1.
     pub max_attempts: u32,
@@ -345,7 +345,7 @@ pub struct Retry {
 }
 
 /// `sink.breaker` and `proxy.breaker`
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Breaker {
     /// Failures in a row that open it; 0 = never.
     pub consecutive_failures: u32,

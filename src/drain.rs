@@ -11,6 +11,7 @@ mod batch;
 mod limit;
 mod pause;
 mod progress;
+mod reload;
 mod runner;
 mod scheduler;
 #[cfg(test)]
@@ -18,7 +19,7 @@ mod simulation;
 #[cfg(test)]
 mod tests;
 
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError, RwLock};
 
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
@@ -57,7 +58,10 @@ pub const PAUSED_BY_OPERATOR: &str = "paused by an operator";
 
 /// All sinks.
 pub struct Drain {
-    runners: Vec<Arc<Runner>>,
+    queue: Queue,
+    metrics: Metrics,
+    /// Of the sinks that are configured, in the order of the file.
+    runners: RwLock<Vec<Arc<Runner>>>,
     stop: watch::Sender<bool>,
     tasks: Mutex<Vec<JoinHandle<()>>>,
 }
@@ -65,25 +69,25 @@ pub struct Drain {
 impl Drain {
     /// Starts draining to the sinks given; the queue must know their names.
     pub fn start(queue: &Queue, sinks: Vec<(config::Sink, Arc<dyn Sink>)>, metrics: &Metrics) -> Self {
-        let stop = watch::Sender::new(false);
-        let mut runners = Vec::new();
-        for (config, sink) in sinks {
-            if let Some(id) = queue.sink_id(&config.name) {
-                runners.push(Arc::new(Runner::new(id, config, sink, queue.clone(), metrics)));
-            }
-        }
-        let tasks = runners.iter().map(|r| tokio::spawn(scheduler::run(r.clone(), stop.subscribe()))).collect();
-        Self { runners, stop, tasks: Mutex::new(tasks) }
+        let drain = Self {
+            queue: queue.clone(),
+            metrics: metrics.clone(),
+            runners: RwLock::default(),
+            stop: watch::Sender::new(false),
+            tasks: Mutex::default(),
+        };
+        drain.drain_to(sinks);
+        drain
     }
 
     /// One status per sink.
     pub fn statuses(&self) -> Vec<SinkStatus> {
-        self.runners.iter().map(|r| r.status()).collect()
+        self.runners().iter().map(|r| r.status()).collect()
     }
 
     /// Stops draining one sink, also over restarts; attempts in flight go on. `false` if there is no such sink.
     pub async fn pause(&self, sink: &str) -> Result<bool, AppendError> {
-        match self.runners.iter().find(|r| r.config.name == sink) {
+        match self.runners().iter().find(|r| r.name == sink) {
             Some(runner) => runner.pause().await.map(|()| true),
             None => Ok(false),
         }
@@ -91,7 +95,7 @@ impl Drain {
 
     /// Starts it again; `false` if there is no such sink.
     pub async fn resume(&self, sink: &str) -> Result<bool, AppendError> {
-        match self.runners.iter().find(|r| r.config.name == sink) {
+        match self.runners().iter().find(|r| r.name == sink) {
             Some(runner) => runner.resume().await.map(|()| true),
             None => Ok(false),
         }
@@ -102,5 +106,15 @@ impl Drain {
         self.stop.send_replace(true);
         let tasks = std::mem::take(&mut *self.tasks.lock().unwrap_or_else(PoisonError::into_inner));
         futures_util::future::join_all(tasks).await;
+    }
+
+    fn runners(&self) -> Vec<Arc<Runner>> {
+        self.runners.read().unwrap_or_else(PoisonError::into_inner).clone() // swapped whole
+    }
+
+    fn spawn(&self, task: impl Future<Output = ()> + Send + 'static) {
+        let mut tasks = self.tasks.lock().unwrap_or_else(PoisonError::into_inner);
+        tasks.retain(|task| !task.is_finished()); // of sinks that have gone
+        tasks.push(tokio::spawn(task));
     }
 }

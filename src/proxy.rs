@@ -30,7 +30,7 @@ use tokio::time::Instant;
 
 use crate::capture::Record;
 use crate::capture::routes::Routes;
-use crate::config::{self, Fallback, OnFull, OrderBy};
+use crate::config::{self, Fallback, OnFull, OrderBy, Upstream};
 use crate::queue::{Queue, SinkId};
 use crate::telemetry::metrics::Metrics;
 use crate::tls;
@@ -42,7 +42,8 @@ use link::Link;
 use measure::Meters;
 use pool::Pool;
 
-/// One `[[proxy]]`, ready to serve.
+/// One `[[proxy]]`, ready to serve. Its settings never change: other ones are another proxy in its place, which takes over what is to
+/// outlive them ([`Proxy::renew`]), and a request keeps the one that it began with.
 #[derive(Debug)]
 pub struct Proxy {
     name: String,
@@ -50,6 +51,7 @@ pub struct Proxy {
     routes: Arc<Routes>,
     meters: Arc<Meters>,
     line: Arc<Line>,
+    reach: Reach,
     pool: Arc<Pool>,
     guard: Option<Arc<Guard>>,
     fallback: Arc<Fallback>,
@@ -65,6 +67,15 @@ pub struct Proxy {
     pub(crate) max_header_size: usize,
     /// Longest wait on shutdown for requests in flight.
     pub(crate) drain_timeout: Duration,
+}
+
+/// What the connections of a pool depend on.
+#[derive(Debug)]
+struct Reach {
+    upstream: Upstream,
+    tls: Option<Arc<tls::Client>>,
+    connect_timeout: Duration,
+    idle_timeout: Duration,
 }
 
 /// A request on its way through the stack.
@@ -105,28 +116,69 @@ impl Proxy {
         metrics: &Metrics,
         tls: Option<Arc<tls::Client>>,
     ) -> Arc<Self> {
-        let routes = Arc::new(Routes::new(&config.name, config.routes, on_full, config.response_timeout, sinks, record, metrics));
-        let label = [config.name.as_str()];
-        let dial = Dial::new(&config.upstream, tls);
-        Arc::new(Self {
-            rewrite: Rewrite {
-                preserve_host: config.preserve_host,
-                forwarded: config.forwarded,
-                authority: dial.authority().clone(),
-                tls: config.tls.is_some(),
-            },
-            meters: Arc::new(Meters::new(&config.name, &routes, metrics)),
-            routes,
-            line: Line::new(
+        Self::build(None, config, on_full, sinks, record, metrics, tls)
+    }
+
+    /// The proxy that takes this one's place, with the same line, the same connections to the same upstream, and what is known of it. The
+    /// listener, and what an open connection of a client goes by (its time-outs and the limits of a head), stay as they are.
+    pub fn renew(
+        &self,
+        config: config::Proxy,
+        on_full: OnFull,
+        sinks: &[(String, SinkId, OrderBy)],
+        metrics: &Metrics,
+        tls: Option<Arc<tls::Client>>,
+    ) -> Arc<Self> {
+        Self::build(Some(self), config, on_full, sinks, Arc::clone(self.routes.record()), metrics, tls)
+    }
+
+    fn build(
+        former: Option<&Self>,
+        config: config::Proxy,
+        on_full: OnFull,
+        sinks: &[(String, SinkId, OrderBy)],
+        record: Arc<dyn Record>,
+        metrics: &Metrics,
+        tls: Option<Arc<tls::Client>>,
+    ) -> Arc<Self> {
+        let mut routes = Routes::new(&config.name, config.routes, on_full, config.response_timeout, sinks, record, metrics);
+        let reach =
+            Reach { upstream: config.upstream, tls, connect_timeout: config.connect_timeout, idle_timeout: config.idle_timeout };
+        let guard = Guard::new(&config.name, config.breaker, config.fallback.status);
+        let (line, guard, pool) = if let Some(former) = former {
+            routes = routes.following(&former.routes);
+            former.line.resize(config.max_in_flight, config.max_waiting, config.wait_timeout);
+            // What is known of another upstream is nothing to this one.
+            let guarded = former.guard.as_ref().filter(|_| former.reach.upstream == reach.upstream);
+            let guard = guarded.map_or(guard, |guarded| guarded.renew(config.breaker, config.fallback.status));
+            let pool = if former.reach == reach { Arc::clone(&former.pool) } else { reach.pool() };
+            (Arc::clone(&former.line), guard, pool)
+        } else {
+            let label = [config.name.as_str()];
+            let line = Line::new(
                 config.max_in_flight,
                 config.max_waiting,
                 config.wait_timeout,
                 metrics.http_in_flight.with_label_values(&label),
                 metrics.http_waiting.with_label_values(&label),
-            ),
-            guard: Guard::new(&config.name, config.breaker, config.fallback.status),
+            );
+            (line, guard, reach.pool())
+        };
+        let routes = Arc::new(routes);
+        Arc::new(Self {
+            rewrite: Rewrite {
+                preserve_host: config.preserve_host,
+                forwarded: config.forwarded,
+                authority: pool.dial().authority().clone(),
+                tls: config.tls.is_some(),
+            },
+            meters: Arc::new(Meters::new(&config.name, &routes, metrics)),
+            routes,
+            line,
+            guard,
             fallback: Arc::new(config.fallback),
-            pool: Pool::new(dial, config.connect_timeout, config.idle_timeout),
+            reach,
+            pool,
             name: config.name,
             response_timeout: config.response_timeout,
             idle_timeout: config.idle_timeout,
@@ -176,6 +228,23 @@ impl Proxy {
 
     pub(crate) fn idle_timeout(&self) -> Duration {
         self.idle_timeout
+    }
+}
+
+impl Reach {
+    fn pool(&self) -> Arc<Pool> {
+        Pool::new(Dial::new(&self.upstream, self.tls.clone()), self.connect_timeout, self.idle_timeout)
+    }
+}
+
+impl PartialEq for Reach {
+    fn eq(&self, other: &Self) -> bool {
+        let tls = match (&self.tls, &other.tls) {
+            (Some(this), Some(other)) => Arc::ptr_eq(this, other),
+            (this, other) => this.is_none() && other.is_none(),
+        };
+        tls && (&self.upstream, self.connect_timeout, self.idle_timeout)
+            == (&other.upstream, other.connect_timeout, other.idle_timeout)
     }
 }
 

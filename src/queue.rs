@@ -30,6 +30,7 @@ mod retention;
 mod rows;
 mod seal;
 mod shared;
+mod sinks;
 mod space;
 mod store;
 #[cfg(test)]
@@ -41,6 +42,7 @@ pub mod verify;
 
 use std::fs::File;
 use std::future::Future;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, mpsc};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
@@ -84,7 +86,8 @@ pub struct Queue {
 struct Inner {
     shared: Arc<Shared>,
     writer: Mutex<WriterSide>,
-    commit_wait: Duration,
+    /// In milliseconds.
+    commit_wait: AtomicU64,
     /// Held as long as the queue is open.
     _lock: Option<File>,
 }
@@ -153,7 +156,9 @@ impl Queue {
             writer.run();
         })?;
         let writer = Mutex::new(WriterSide::Thread(Some((thread, end))));
-        Ok(Self { inner: Arc::new(Inner { shared, writer, commit_wait, _lock: lock }) })
+        Ok(Self {
+            inner: Arc::new(Inner { shared, writer, commit_wait: AtomicU64::new(clock::as_ms(commit_wait)), _lock: lock }),
+        })
     }
 
     /// A queue without a writer thread: each operation is committed by whoever submits it.
@@ -169,7 +174,9 @@ impl Queue {
         let writer = prepare(config, Arc::new(store), &names, clock, &Metrics::new())?;
         let shared = writer.shared.clone();
         let writer = Mutex::new(WriterSide::Inline(Box::new(writer)));
-        Ok(Self { inner: Arc::new(Inner { shared, writer, commit_wait: config.commit_wait, _lock: None }) })
+        Ok(Self {
+            inner: Arc::new(Inner { shared, writer, commit_wait: AtomicU64::new(clock::as_ms(config.commit_wait)), _lock: None }),
+        })
     }
 
     /// Takes nothing more, commits what it has, and returns when all of it is on stable storage. Blocks for the disk.
@@ -231,12 +238,14 @@ impl Queue {
 
     /// Longest time that a response's last byte waits for its commit.
     pub fn commit_wait(&self) -> Duration {
-        self.inner.commit_wait
+        Duration::from_millis(self.inner.commit_wait.load(Ordering::Relaxed))
     }
 
-    /// The id of a sink that is or was configured.
-    pub fn sink_id(&self, name: &str) -> Option<SinkId> {
-        self.inner.shared.sinks.iter().find(|s| s.name == name).map(|s| s.id)
+    /// Has `max_*`, `keep_*`, `min_free_disk` and `commit_wait` as given here from now on: an episode that has ended keeps the time that it
+    /// has. Does not wait; what was submitted before is done under the former ones.
+    pub fn limit(&self, config: &config::Queue) {
+        self.inner.commit_wait.store(clock::as_ms(config.commit_wait), Ordering::Relaxed);
+        let _ = self.submit(Op::Limit(Limits::of(config))); // a closed queue has no use for them
     }
 
     /// The queue's time (ms since the Unix epoch): the system's when it was opened, and never set back since.
@@ -293,19 +302,13 @@ fn prepare(
     clock: Clock,
     metrics: &Metrics,
 ) -> Result<Writer, TxnError> {
-    let limits = Limits {
-        max_episodes: config.max_episodes,
-        max_bytes: config.max_bytes,
-        keep_delivered: clock::as_ms(config.keep_delivered),
-        keep_dead: clock::as_ms(config.keep_dead),
-    };
+    let limits = Limits::of(config);
     let seals = Arc::new(Seals::new(&config.encryption_keys));
     let mut engine = recover::load(store, seals, limits)?;
     engine.settle_keys()?;
     recover::name_sinks(&mut engine, names)?;
-    let sinks = engine.sinks.iter().map(|(id, sink)| (*id, sink.name.clone())).collect();
-    let shared = Arc::new(Shared::new(&engine, sinks, clock));
-    let space = Space::new(engine.store.clone(), config.path.clone(), config.min_free_disk, config.max_bytes);
+    let shared = Arc::new(Shared::new(&engine, clock));
+    let space = Space::new(engine.store.clone(), config.path.clone(), limits);
     Ok(Writer::new(shared, engine, config.durability, space, metrics.clone()))
 }
 
@@ -341,7 +344,7 @@ impl Queue {
 
     /// Resolves when there may be something to claim for a sink. Cancel safe.
     pub async fn rung(&self, sink: SinkId) {
-        match self.inner.shared.sinks.iter().find(|s| s.id == sink) {
+        match self.inner.shared.sinks.find(|s| s.id == sink) {
             Some(bell) => bell.ring.notified().await,
             None => std::future::pending().await,
         }
@@ -429,15 +432,17 @@ impl Queue {
     /// nobody writes.
     pub fn check(&self) -> Vec<String> {
         let load = || {
-            let limits = Limits { max_episodes: 0, max_bytes: 0, keep_delivered: 0, keep_dead: 0 };
-            check::check(&recover::load(self.inner.shared.store.clone(), self.inner.shared.seals.clone(), limits)?, &|_| ())
-                .map(|c| c.faults)
+            check::check(
+                &recover::load(self.inner.shared.store.clone(), self.inner.shared.seals.clone(), Limits::none())?,
+                &|_| (),
+            )
+            .map(|c| c.faults)
         };
         load().unwrap_or_else(|error: TxnError| vec![error.to_string()])
     }
 
     fn names(&self) -> impl Fn(SinkId) -> String {
         let shared = self.inner.shared.clone();
-        move |id| shared.sinks.iter().find(|s| s.id == id).map_or_else(|| format!("#{}", id.0), |s| s.name.clone())
+        move |id| shared.sinks.find(|s| s.id == id).map_or_else(|| format!("#{}", id.0), |s| s.name.clone())
     }
 }

@@ -1,5 +1,8 @@
 //! Wires everything together and owns the order in which it stops.
 
+mod certificates;
+mod reload;
+
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -7,16 +10,18 @@ use std::time::{Duration, Instant};
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 
-use crate::admin::{self, ProxyFacts, Readiness};
-use crate::config::{self, Config, Listen, SocketFile};
+use self::certificates::Certificates;
+pub use self::reload::ReloadError;
+use crate::admin::{self, ProxyFacts, Readiness, Settings};
+use crate::config::{self, Config, Listen, OrderBy, SocketFile};
 use crate::drain::Drain;
 use crate::proxy::Proxy;
-use crate::queue::{Queue, QueueError};
-use crate::server::{self, Listener};
+use crate::queue::{Queue, QueueError, SinkId};
+use crate::server::{self, Listener, Serving};
 use crate::sink::{self, SetupError};
 use crate::systemd;
 use crate::telemetry::metrics::Metrics;
-use crate::tls::{self, TlsError};
+use crate::tls::TlsError;
 
 /// What attempts in flight and the queue's last commit get at least to end, however long the requests took.
 const CLOSE: Duration = Duration::from_secs(5);
@@ -37,16 +42,25 @@ pub struct Offramp {
     stop_admin: watch::Sender<bool>,
     proxy_tasks: JoinSet<()>,
     admin_task: JoinSet<()>,
-    drain_timeout: Duration,
-    certificates: Vec<Certificates>,
+    /// Held while a configuration takes the place of another.
+    live: tokio::sync::Mutex<Live>,
 }
 
-/// What a proxy speaks TLS with, on either side.
-#[derive(Debug, Clone)]
-struct Certificates {
-    proxy: String,
-    server: Option<Arc<tls::Server>>,
-    client: Option<Arc<tls::Client>>,
+/// What a reload changes.
+struct Live {
+    /// What is in force.
+    config: Config,
+    /// As in `config`.
+    proxies: Vec<LiveProxy>,
+    /// The admin API's.
+    settings: watch::Sender<Arc<Settings>>,
+}
+
+struct LiveProxy {
+    /// Where it listens.
+    address: String,
+    serving: watch::Sender<Serving>,
+    certificates: Certificates,
 }
 
 /// Why offramp could not start.
@@ -99,36 +113,29 @@ impl Offramp {
         let drain = Arc::new(Drain::start(&queue, sinks, &metrics));
         let readiness = Readiness::default();
         let (stop_proxies, stop_admin) = (watch::Sender::new(false), watch::Sender::new(false));
-        let ids: Vec<_> =
-            config.sinks.iter().filter_map(|sink| Some((sink.name.clone(), queue.sink_id(&sink.name)?, sink.order_by))).collect();
-        let drain_timeout = config.proxies.iter().map(|proxy| proxy.drain_timeout).max().unwrap_or_default();
-        let (mut proxies, mut facts, mut proxy_tasks) = (Vec::new(), Vec::new(), JoinSet::new());
-        for ((proxy, listener), certificates) in config.proxies.into_iter().zip(listeners).zip(&certificates) {
-            let address = listener.local_addr();
-            facts.push(ProxyFacts {
-                name: proxy.name.clone(),
-                listen: address.map_or_else(|| proxy.listen.to_string(), |a| a.to_string()),
-                upstream: proxy.upstream.to_string(),
-            });
-            proxies.extend(address.map(|a| (proxy.name.clone(), a)));
-            let Certificates { server: tls, client, .. } = certificates.clone();
-            let proxy = Proxy::new(proxy, config.queue.on_full, &ids, queue.clone(), &metrics, client);
+        let ids = known_sinks(&queue, &config.sinks);
+        let (mut proxies, mut running, mut proxy_tasks) = (Vec::new(), Vec::new(), JoinSet::new());
+        for ((proxy, listener), certificates) in config.proxies.iter().zip(listeners).zip(certificates) {
+            let (name, address) = (proxy.name.clone(), listener.local_addr());
+            proxies.extend(address.map(|a| (name.clone(), a)));
+            let address = address.map_or_else(|| proxy.listen.to_string(), |a| a.to_string());
+            let client = certificates.client.clone();
+            let proxy = Proxy::new(proxy.clone(), config.queue.on_full, &ids, queue.clone(), &metrics, client);
+            let (serving, live) = watch::channel(Serving { proxy, tls: certificates.server.clone() });
             let (stop, ready) = (stopped(&stop_proxies), readiness.clone());
             proxy_tasks.spawn(async move {
-                let name = proxy.name().to_owned();
-                server::serve(listener, tls, proxy, stop).await;
+                server::serve(listener, live, stop).await;
                 ready.down(format!("proxy {name}"), "its listener is closed");
             });
+            running.push(LiveProxy { address, serving, certificates });
         }
+        let (settings, admins) = watch::channel(Arc::new(settings(&config, ids, &running)));
         let state = admin::State {
             queue: queue.clone(),
-            limits: config.queue,
             drain: drain.clone(),
             metrics: metrics.clone(),
-            sinks: ids,
-            proxies: facts,
             readiness,
-            token: config.admin.token,
+            settings: admins,
             started,
         };
         let stop = stopped(&stop_admin);
@@ -149,18 +156,8 @@ impl Offramp {
             stop_admin,
             proxy_tasks,
             admin_task,
-            drain_timeout,
-            certificates,
+            live: tokio::sync::Mutex::new(Live { config, proxies: running, settings }),
         })
-    }
-
-    /// Reads every certificate again, for the connections to come, and logs how that went. One that can't be used leaves what was.
-    pub async fn reload_tls(&self) {
-        let certificates = self.certificates.clone();
-        let reloading = tokio::task::spawn_blocking(move || certificates.iter().for_each(Certificates::reload));
-        if reloading.await.is_err() {
-            tracing::error!("reading the certificates again panicked; those that were not read stay as they were");
-        }
     }
 
     /// Stops in order: accept nothing new, finish what is in flight (up to each proxy's `drain_timeout`), give attempts in flight a
@@ -171,7 +168,9 @@ impl Offramp {
         systemd::stopping();
         self.stop_proxies.send_replace(true);
         while self.proxy_tasks.join_next().await.is_some() {}
-        let left = self.drain_timeout.saturating_sub(told.elapsed()).max(CLOSE);
+        let proxies = &self.live.get_mut().config.proxies;
+        let drain_timeout = proxies.iter().map(|proxy| proxy.drain_timeout).max().unwrap_or_default();
+        let left = drain_timeout.saturating_sub(told.elapsed()).max(CLOSE);
         let closed = tokio::time::timeout(left, self.close()).await.is_ok();
         if !closed {
             tracing::error!(waited = ?told.elapsed(), "the queue's disk does not answer: the queue is left as it is");
@@ -191,25 +190,19 @@ impl Offramp {
     }
 }
 
-impl Certificates {
-    fn load(proxy: &config::Proxy) -> Result<Self, StartError> {
-        let wrong = |source| StartError::Tls { proxy: proxy.name.clone(), source };
-        let server = proxy.tls.as_ref().map(tls::Server::load).transpose().map_err(wrong)?;
-        let client = proxy.upstream.is_tls().then(|| tls::Client::load(&proxy.upstream_tls)).transpose().map_err(wrong)?;
-        Ok(Self { proxy: proxy.name.clone(), server: server.map(Arc::new), client: client.map(Arc::new) })
-    }
+/// Where episodes can go, in the order of the file.
+fn known_sinks(queue: &Queue, sinks: &[config::Sink]) -> Vec<(String, SinkId, OrderBy)> {
+    sinks.iter().filter_map(|sink| Some((sink.name.clone(), queue.sink_id(&sink.name)?, sink.order_by))).collect()
+}
 
-    fn reload(&self) {
-        let sides =
-            [("tls", self.server.as_ref().map(|s| s.reload())), ("upstream_tls", self.client.as_ref().map(|c| c.reload()))];
-        for (key, reloaded) in sides {
-            match reloaded {
-                Some(Ok(())) => tracing::info!(proxy = self.proxy, key, "certificates read again, for the connections to come"),
-                Some(Err(error)) => tracing::error!(proxy = self.proxy, key, %error, "the certificates stay as they were"),
-                None => {}
-            }
-        }
-    }
+/// What the admin API is to show.
+fn settings(config: &Config, sinks: Vec<(String, SinkId, OrderBy)>, proxies: &[LiveProxy]) -> Settings {
+    let facts = config.proxies.iter().zip(proxies).map(|(proxy, running)| ProxyFacts {
+        name: proxy.name.clone(),
+        listen: running.address.clone(),
+        upstream: proxy.upstream.to_string(),
+    });
+    Settings { limits: config.queue.clone(), sinks, proxies: facts.collect(), token: config.admin.token.clone() }
 }
 
 async fn open_queue(config: &Config, metrics: &Metrics) -> Result<Queue, QueueError> {

@@ -11,11 +11,10 @@ use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::sync::{Semaphore, watch};
+use tokio::sync::watch;
 use tokio::task::JoinSet;
 
 use crate::proxy::Proxy;
-use crate::stack;
 use crate::tls;
 use converse::Conversation;
 
@@ -26,6 +25,16 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 /// What is left after `drain_timeout` to those who then get a `shutting_down` instead of a response.
 const LAST_WORDS: Duration = Duration::from_millis(250);
 
+/// What a listener leads to. What comes in its place through a channel holds for connections that come later, and the proxy also for the
+/// requests that come later on connections that are there.
+#[derive(Debug, Clone)]
+pub struct Serving {
+    /// Who answers.
+    pub proxy: Arc<Proxy>,
+    /// What is spoken; none: plain.
+    pub tls: Option<Arc<tls::Server>>,
+}
+
 /// Serves a proxy on a listener until `shutdown` resolves, and then until its requests are done.
 ///
 /// From then on nothing is accepted, idle connections close, requests in line and in flight are finished; after `drain_timeout`
@@ -34,43 +43,40 @@ const LAST_WORDS: Duration = Duration::from_millis(250);
 ///
 /// `header_read_timeout` counts from the moment at which the last response was done, so it is also how long an idle connection is
 /// kept.
-pub async fn serve(listener: Listener, tls: Option<Arc<tls::Server>>, proxy: Arc<Proxy>, shutdown: impl Future<Output = ()>) {
+pub async fn serve(listener: Listener, mut live: watch::Receiver<Serving>, shutdown: impl Future<Output = ()>) {
     let (stopping, stop) = watch::channel(false);
-    let open = Arc::new(Semaphore::new(proxy.max_connections.min(Semaphore::MAX_PERMITS)));
-    let conversation = Arc::new(Conversation::new(Arc::clone(&proxy), stack::build(&proxy)));
+    let mut conversation = Arc::new(Conversation::new(&mut live));
     let mut connections = JoinSet::new();
     let mut shutdown = pin!(shutdown);
     loop {
-        let accepting = async {
-            // Beyond the limit connections wait in the system's backlog. The semaphore is never closed.
-            let place = Arc::clone(&open).acquire_owned().await.ok();
-            (place, listener.accept().await)
-        };
-        let (place, accepted) = tokio::select! {
+        let accepted = tokio::select! {
             biased;
             () = &mut shutdown => break,
+            Ok(()) = live.changed() => {
+                conversation = Arc::new(Conversation::new(&mut live));
+                continue;
+            }
             Some(_) = connections.join_next() => continue,
-            accepted = accepting => accepted,
+            // Beyond the limit connections wait in the system's backlog.
+            accepted = listener.accept(), if connections.len() < conversation.proxy().max_connections => accepted,
         };
         let (socket, peer) = match accepted {
             Ok(connection) => connection,
             Err(error) => {
                 if !is_of_one_connection(&error) {
-                    tracing::error!(proxy = proxy.name(), %error, "cannot accept connections; trying again");
+                    let proxy = conversation.proxy().name();
+                    tracing::error!(proxy, %error, "cannot accept connections; trying again");
                     tokio::time::sleep(ACCEPT_PAUSE).await;
                 }
                 continue;
             }
         };
-        let (conversation, tls, stop) = (Arc::clone(&conversation), tls.as_ref().map(|tls| tls.current()), stop.clone());
-        connections.spawn(async move {
-            let _place = place;
-            conversation.hold(socket, tls, peer, stop).await;
-        });
+        connections.spawn(Arc::clone(&conversation).hold(socket, peer, stop.clone()));
     }
     drop(listener);
     let _ = stopping.send(true);
     let all_gone = async { while connections.join_next().await.is_some() {} };
+    let proxy = Arc::clone(&live.borrow().proxy);
     if tokio::time::timeout(proxy.drain_timeout, all_gone).await.is_ok() {
         return;
     }

@@ -50,6 +50,14 @@ pub fn ready(status: &str) {
     tell(&[NotifyState::Ready, NotifyState::Status(status)]);
 }
 
+/// The configuration is being read again, until [`ready`] says that this is done.
+pub fn reloading() {
+    match NotifyState::monotonic_usec_now() {
+        Ok(now) => tell(&[NotifyState::Reloading, now]),
+        Err(error) => tracing::warn!(%error, "the service manager could not be told"),
+    }
+}
+
 /// Shutdown has begun.
 pub fn stopping() {
     tell(&[NotifyState::Stopping]);
@@ -108,6 +116,7 @@ mod tests {
         if std::env::var_os(INNER).is_some() {
             assert_eq!(watchdog_interval(), Some(Duration::from_secs(15)));
             ready("serving");
+            reloading();
             stopping();
             return;
         }
@@ -132,6 +141,9 @@ mod tests {
             String::from_utf8_lossy(&buffer[..length]).into_owned()
         };
         assert_eq!(received(), "READY=1\nSTATUS=serving\n");
+        let told = received();
+        let since = told.strip_prefix("RELOADING=1\nMONOTONIC_USEC=").expect(&told).trim_end();
+        assert!(since.parse::<u64>().is_ok_and(|since| since > 0), "{told}");
         assert_eq!(received(), "STOPPING=1\n");
 
         let mut quiet = std::process::Command::new(std::env::current_exe().unwrap());

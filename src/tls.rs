@@ -53,6 +53,11 @@ impl Server {
         Ok(Self { files: files.clone(), current: RwLock::new(server_config(files).map_err(first)?) })
     }
 
+    /// What it reads.
+    pub fn files(&self) -> &ServerTls {
+        &self.files
+    }
+
     /// What the next connection is to be served with.
     pub fn current(&self) -> Arc<ServerConfig> {
         Arc::clone(&self.current.read().unwrap_or_else(PoisonError::into_inner))
@@ -77,6 +82,11 @@ impl Client {
     /// Reads the authorities and the client's certificate.
     pub fn load(files: &UpstreamTls) -> Result<Self, TlsError> {
         Ok(Self { files: files.clone(), current: RwLock::new(client_config(files).map_err(first)?) })
+    }
+
+    /// What it reads.
+    pub fn files(&self) -> &UpstreamTls {
+        &self.files
     }
 
     /// What the next connection is to be made with.

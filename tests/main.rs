@@ -16,6 +16,7 @@ mod outage;
 mod power;
 mod presets;
 mod real_graphiti;
+mod reload;
 mod secrets;
 mod stalled;
 mod stop;

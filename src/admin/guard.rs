@@ -14,7 +14,7 @@ use crate::config::Secret;
 const OPEN: [&str; 2] = ["/livez", "/readyz"];
 
 pub(super) async fn guard(State(shared): State<Shared>, request: Request, next: Next) -> Response {
-    if let Some(token) = &shared.state.token {
+    if let Some(token) = &shared.settings().token {
         let open = OPEN.contains(&request.uri().path());
         if !open && !bears(request.headers(), token) {
             return Problem::unauthorized().into_response();

@@ -20,8 +20,8 @@ pub(super) async fn readyz(State(shared): State<Shared>) -> Result<Json<Value>, 
     if shared.state.queue.stats().state == "degraded" {
         reasons.push("queue: not open for writing; the log says why".to_owned());
     }
-    let (path, min_free) = (shared.state.limits.path.clone(), shared.state.limits.min_free_disk);
-    match shared.reads.run(move || disk_reason(&path, min_free)).await {
+    let settings = shared.settings();
+    match shared.reads.run(move || disk_reason(&settings.limits.path, settings.limits.min_free_disk)).await {
         Ok(reason) => reasons.extend(reason),
         Err(_) => reasons.push("disk: it does not answer".to_owned()),
     }
@@ -30,5 +30,5 @@ pub(super) async fn readyz(State(shared): State<Shared>) -> Result<Json<Value>, 
 
 pub(super) async fn graphiti_queue(State(shared): State<Shared>) -> Json<GraphitiQueue> {
     let state = &shared.state;
-    Json(GraphitiQueue::assemble(&state.queue.stats(), &state.drain.statuses(), state.limits.max_episodes))
+    Json(GraphitiQueue::assemble(&state.queue.stats(), &state.drain.statuses(), shared.settings().limits.max_episodes))
 }

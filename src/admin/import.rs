@@ -195,7 +195,7 @@ pub(super) async fn import(State(shared): State<Shared>, headers: HeaderMap, bod
     if !kind.split(';').next().unwrap_or_default().trim().eq_ignore_ascii_case(NDJSON) {
         return Err(Problem::media_type(format!("this takes JSON Lines, with the header \"Content-Type: {NDJSON}\"")));
     }
-    let mut intake = Intake::new(shared.state.queue.clone(), shared.state.sinks.clone());
+    let mut intake = Intake::new(shared.state.queue.clone(), shared.settings().sinks.clone());
     let mut body = body.into_data_stream();
     while let Some(bytes) = body.next().await {
         // Nobody is left to be told; the lines that came are there, the one that was torn is not.

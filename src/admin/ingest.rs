@@ -4,6 +4,7 @@
 //! nothing and is answered with the ids of the first time. They bear the proxy `ingest` and the route `api`, in the record and in
 //! `offramp_capture_total`, where each episode counts.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use axum::Json;
@@ -15,8 +16,8 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 use uuid::Uuid;
 
-use super::Shared;
 use super::problem::Problem;
+use super::{Settings, Shared};
 use crate::capture::time;
 use crate::clock;
 use crate::config::OrderBy;
@@ -280,19 +281,19 @@ pub(super) fn lane(episode: &Episode, order_by: OrderBy) -> Lane {
 }
 
 /// Where episodes can go: everywhere but to a sink that sends requests again, for here is none.
-struct Sinks<'a> {
-    all: &'a [(String, SinkId, OrderBy)],
+struct Sinks {
+    settings: Arc<Settings>,
     replays: Vec<String>,
 }
 
-impl<'a> Sinks<'a> {
-    fn of(shared: &'a Shared) -> Self {
+impl Sinks {
+    fn of(shared: &Shared) -> Self {
         let replays = shared.state.drain.statuses().into_iter().filter(|sink| sink.kind == "replay").map(|sink| sink.name);
-        Self { all: &shared.state.sinks, replays: replays.collect() }
+        Self { settings: shared.settings(), replays: replays.collect() }
     }
 
     fn chosen(&self, wanted: Option<&[String]>) -> Result<Vec<(SinkId, OrderBy)>, String> {
-        let able: Vec<_> = self.all.iter().filter(|(name, ..)| !self.replays.contains(name)).collect();
+        let able: Vec<_> = self.settings.sinks.iter().filter(|(name, ..)| !self.replays.contains(name)).collect();
         let names = able.iter().map(|(name, ..)| name.as_str()).collect::<Vec<_>>().join(", ");
         let Some(wanted) = wanted else {
             if able.is_empty() {

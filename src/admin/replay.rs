@@ -71,9 +71,10 @@ impl Driver {
 /// Brings on the replay at a sink, until this API ends.
 fn drive(shared: &Inner, name: &str) {
     let state = &shared.state;
-    let Some((name, id, order_by)) = state.sinks.iter().find(|(known, ..)| known == name).cloned() else { return };
+    let settings = shared.settings();
+    let Some((name, id, order_by)) = settings.sinks.iter().find(|(known, ..)| known == name).cloned() else { return };
     let sends_requests = state.drain.statuses().iter().any(|s| s.name == name && s.kind == "replay");
-    let (queue, max_episodes) = (state.queue.clone(), state.limits.max_episodes);
+    let (queue, max_episodes) = (state.queue.clone(), settings.limits.max_episodes);
     shared.spawn(Driver { queue, name, id, order_by, sends_requests, max_episodes }.run());
 }
 
@@ -93,7 +94,7 @@ pub(super) async fn begin(
 ) -> Result<Json<ReplayReport>, Problem> {
     let Json(wanted) = body?;
     let since = wanted.since()?;
-    let known: Vec<String> = shared.state.sinks.iter().map(|(name, ..)| name.clone()).collect();
+    let known: Vec<String> = shared.settings().sinks.iter().map(|(name, ..)| name.clone()).collect();
     known_sink(&wanted.sink, &known)?;
     let Some(id) = shared.state.queue.sink_id(&wanted.sink) else {
         return Err(Problem::not_found(format!("sink \"{}\" has just gone", wanted.sink)));

@@ -10,7 +10,7 @@ use crate::telemetry::metrics::Metrics;
 
 pub(super) async fn status(State(shared): State<Shared>) -> Json<Status> {
     let state = &shared.state;
-    let proxies = state.proxies.iter().map(|proxy| load(proxy, &state.metrics)).collect();
+    let proxies = shared.settings().proxies.iter().map(|proxy| load(proxy, &state.metrics)).collect();
     Json(Status::assemble(&state.queue.stats(), &state.drain.statuses(), proxies, state.started.elapsed(), clock::now_ms()))
 }
 

@@ -101,19 +101,22 @@ fn state_with(limits: config::Queue, token: Option<&str>) -> State {
     let config = config::read(text, std::path::Path::new("c.toml"), &config::Input::default()).unwrap();
     let queue = Queue::open(&limits, &config.sinks, &Metrics::new()).unwrap();
     let known = |sink: &config::Sink| (sink.name.clone(), queue.sink_id(&sink.name).unwrap(), sink.order_by);
-    State {
+    let settings = Settings {
         sinks: config.sinks.iter().map(known).collect(),
-        queue,
         limits,
-        drain: Arc::new(FakeDrain { statuses: Mutex::new(sinks()) }),
-        metrics: Metrics::new(),
         proxies: vec![ProxyFacts {
             name: "agent".into(),
             listen: "127.0.0.1:8880".into(),
             upstream: "http://127.0.0.1:8881".into(),
         }],
-        readiness: Readiness::default(),
         token: token.map(|t| Secret(t.to_owned())),
+    };
+    State {
+        settings: watch::channel(Arc::new(settings)).1,
+        queue,
+        drain: Arc::new(FakeDrain { statuses: Mutex::new(sinks()) }),
+        metrics: Metrics::new(),
+        readiness: Readiness::default(),
         started: Instant::now(),
     }
 }

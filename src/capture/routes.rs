@@ -110,6 +110,18 @@ impl Routes {
         }
     }
 
+    /// Puts these in the place of others: the exchanges that are under way by those keep their place before the ones to come.
+    #[must_use]
+    pub fn following(mut self, former: &Self) -> Self {
+        self.order = Arc::clone(&former.order);
+        self
+    }
+
+    /// Where episodes go.
+    pub fn record(&self) -> &Arc<dyn Record> {
+        &self.record
+    }
+
     /// The first route that matches. Does not allocate.
     pub fn find(&self, method: &Method, path: &str) -> Option<usize> {
         self.rules.iter().position(|r| {

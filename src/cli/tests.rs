@@ -53,15 +53,14 @@ fn config(queue: &Path, listen: Listen, token: Option<&str>) -> Config {
 
 /// Serves the admin API of a running offramp, until the test ends.
 fn serve(listener: Listener, config: &Config) {
+    let settings =
+        admin::Settings { limits: config.queue.clone(), sinks: Vec::new(), proxies: vec![], token: config.admin.token.clone() };
     let state = admin::State {
-        sinks: Vec::new(),
         queue: Queue::open(&config.queue, &config.sinks, &Metrics::new()).unwrap(),
-        limits: config.queue.clone(),
         drain: Arc::new(FakeDrain),
         metrics: Metrics::new(),
-        proxies: vec![],
         readiness: Readiness::default(),
-        token: config.admin.token.clone(),
+        settings: tokio::sync::watch::channel(Arc::new(settings)).1,
         started: Instant::now(),
     };
     tokio::spawn(admin::serve(listener, state, std::future::pending()));

@@ -8,7 +8,7 @@ use super::read::{Field, Read, Section};
 use super::values::file;
 
 /// The keys of `type = "neo4j"`.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Neo4j {
     /// Where it is.
     pub server: Server,
@@ -27,7 +27,7 @@ pub struct Neo4j {
 }
 
 /// The keys of `type = "falkordb"`.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Falkordb {
     /// Where it is.
     pub server: Server,

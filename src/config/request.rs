@@ -8,7 +8,7 @@ use super::status::StatusSet;
 use super::template::{Condition, Template};
 
 /// The keys of `type = "http"`.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct Service {
     /// Base URL without a trailing slash.
     pub url: String,
@@ -27,7 +27,7 @@ pub struct Service {
 }
 
 /// A request by template.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct Request {
     /// The method.
     pub method: Template,
@@ -40,7 +40,7 @@ pub struct Request {
 }
 
 /// `repair`: asks the service to try again.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct Repair {
     /// The answer to a delivery that says so.
     pub when: Condition,
@@ -49,7 +49,7 @@ pub struct Repair {
 }
 
 /// `confirm`
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct Proof {
     /// Follow each delivery up until it is seen. Else a success is a delivery, and only what is in doubt is looked up.
     pub read_back: bool,

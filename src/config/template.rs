@@ -75,6 +75,19 @@ pub struct Condition {
     template: Template,
 }
 
+/// What is compiled from the same text, for the same key, is the same.
+impl PartialEq for Template {
+    fn eq(&self, other: &Self) -> bool {
+        self.source == other.source
+    }
+}
+
+impl PartialEq for Condition {
+    fn eq(&self, other: &Self) -> bool {
+        self.source == other.source
+    }
+}
+
 impl Template {
     /// Compiles what is sent. `names` is what it may name. The error says what is wrong, and in which line.
     pub fn request(source: &str, makes: Makes, names: &[&[&str]]) -> Result<Self, String> {

@@ -105,6 +105,12 @@ impl Adaptive {
         }
     }
 
+    /// From now on at most so many at once.
+    pub fn resize(&mut self, workers: usize) {
+        self.most = f64::from(u32::try_from(workers).unwrap_or(u32::MAX));
+        self.limit = self.limit.min(self.most);
+    }
+
     /// Attempts that may be under way.
     pub fn at_once(&self) -> usize {
         // Between 1 and `workers`.

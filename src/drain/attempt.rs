@@ -15,8 +15,9 @@ use tokio::time::Instant;
 
 use super::backoff;
 use super::progress::{Case, Verdict};
-use super::runner::Runner;
+use super::runner::{Runner, Setup};
 use crate::clock::{self, as_ms};
+use crate::config;
 use crate::queue::{Attempt, Claim, Finish, ReadError, Sent};
 use crate::sink::{Cause, Delivery, Follow, Presence, Receipt, SinkError};
 
@@ -78,9 +79,21 @@ pub enum Ending {
     Gone,
 }
 
+/// An attempt that has been made.
+pub struct Made {
+    pub claim: Claim,
+    pub purpose: Purpose,
+    /// Attempts counted, this one and what it sent again among them.
+    pub attempts: u32,
+    /// When its episode was captured (ms), if that could be read.
+    pub captured_at: Option<u64>,
+    pub began: Instant,
+}
+
 /// An episode under way.
 pub struct Work {
     runner: Arc<Runner>,
+    setup: Setup,
     claim: Claim,
     delivery: Delivery,
     purpose: Purpose,
@@ -93,6 +106,7 @@ pub struct Work {
 /// Makes the attempt that `claim` is for, and finishes the claim.
 pub async fn run(runner: Arc<Runner>, claim: Claim, purpose: Purpose) {
     let began = Instant::now();
+    let setup = runner.setup();
     // A disk that does not answer must not cost a worker.
     let read = tokio::time::timeout(READ, runner.queue.fetch(claim.seq)).await;
     let read = read.unwrap_or_else(|late| Err(ReadError::Store(late.to_string())));
@@ -106,16 +120,16 @@ pub async fn run(runner: Arc<Runner>, claim: Claim, purpose: Purpose) {
         Ok(None) | Err(ReadError::Unreadable(_)) => (Ending::Unreadable { reason: "unreadable" }, claim.attempts),
         Ok(Some(episode)) => {
             let delivery = Delivery { episode: Arc::new(episode), at: claim.at };
-            let mut work = Work::new(runner.clone(), claim, delivery, purpose);
+            let mut work = Work::new(runner.clone(), setup.clone(), claim, delivery, purpose);
             (work.start().await, work.attempts)
         }
     };
-    record(&runner, claim, purpose, attempts, captured_at, ending, began).await;
+    record(&runner, &setup.config, Made { claim, purpose, attempts, captured_at, began }, ending).await;
 }
 
 impl Work {
-    pub fn new(runner: Arc<Runner>, claim: Claim, delivery: Delivery, purpose: Purpose) -> Self {
-        Self { runner, claim, delivery, purpose, attempts: claim.attempts, trial: None }
+    pub fn new(runner: Arc<Runner>, setup: Setup, claim: Claim, delivery: Delivery, purpose: Purpose) -> Self {
+        Self { runner, setup, claim, delivery, purpose, attempts: claim.attempts, trial: None }
     }
 
     /// Sends, unless an earlier attempt is in doubt.
@@ -134,7 +148,7 @@ impl Work {
     /// Waits until it would show what an attempt has done whose end is not known. A look before that proves nothing.
     async fn settle(&self, sent: u64) {
         let since = Duration::from_millis(self.runner.queue.now().saturating_sub(sent));
-        let left = self.runner.sink.settle().saturating_sub(since);
+        let left = self.setup.sink.settle().saturating_sub(since);
         if !left.is_zero() {
             tokio::time::sleep(left).await;
         }
@@ -142,10 +156,10 @@ impl Work {
 
     /// Sends it. The attempt has been counted.
     async fn send(&mut self) -> Ending {
-        let (runner, sent) = (self.runner.clone(), Instant::now());
-        let answer = within(runner.config.timeout, true, runner.sink.deliver(&self.delivery)).await;
+        let (Setup { config, sink }, sent) = (self.setup.clone(), Instant::now());
+        let answer = within(config.timeout, true, sink.deliver(&self.delivery)).await;
         if answer.is_ok() {
-            runner.took(sent);
+            self.runner.took(sent);
         }
         match answer {
             Ok(Receipt::Delivered) => Ending::Delivered { sent: None, surely: true },
@@ -166,13 +180,13 @@ impl Work {
 
     /// Looks until it is there, or certainly isn't.
     pub async fn follow(&mut self, known: Sent, sent: u64, in_doubt: bool) -> Ending {
-        let runner = self.runner.clone();
-        let follow = runner.sink.follow();
+        let (runner, Setup { config, sink }) = (self.runner.clone(), self.setup.clone());
+        let follow = sink.follow();
         let mut stalled = runner.stalled.subscribe();
         let case = Case { sent, started: runner.queue.now(), in_doubt, patience: self.patience(follow) };
         let mut failed = 0;
         loop {
-            match within(runner.config.timeout * REQUESTS, false, runner.sink.look_up(&self.delivery)).await {
+            match within(config.timeout * REQUESTS, false, sink.look_up(&self.delivery)).await {
                 Ok(Presence::Present) => {
                     let surely = !(self.purpose == Purpose::Revive && self.claim.sent != Sent::No);
                     return Ending::Delivered { sent: Some(sent), surely };
@@ -185,7 +199,7 @@ impl Work {
                 Ok(Presence::Absent) => failed = 0,
                 Err(error) => {
                     failed += 1;
-                    let paused = error.cause.status().is_some_and(|s| runner.config.pause_on.contains(s));
+                    let paused = error.cause.status().is_some_and(|s| config.pause_on.contains(s));
                     if paused || failed == FAILED_LOOKS || self.purpose == Purpose::Look {
                         return Ending::Failed { error, sent: known };
                     }
@@ -195,7 +209,7 @@ impl Work {
                 if failed == 0 {
                     return self.resend(known, IsThere::No).await;
                 }
-                tokio::time::sleep(runner.config.retry.initial).await;
+                tokio::time::sleep(config.retry.initial).await;
                 continue;
             };
             if failed == 0 {
@@ -227,7 +241,7 @@ impl Work {
         if let Some(reason) = self.claim.exhausted {
             return Ending::Exhausted { reason };
         }
-        if self.attempts >= self.runner.config.retry.max_attempts {
+        if self.attempts >= self.setup.config.retry.max_attempts {
             return Ending::Exhausted { reason: "max_attempts" };
         }
         if !self.runner.may_send(self.purpose).await {
@@ -235,7 +249,7 @@ impl Work {
         }
         match tokio::time::timeout(WRITE, self.runner.queue.begin(self.claim)).await {
             Ok(Ok(Some(attempts))) => {
-                tracing::info!(sink = self.runner.config.name, id = %self.delivery.episode.id, attempts, "sending again");
+                tracing::info!(sink = self.runner.name, id = %self.delivery.episode.id, attempts, "sending again");
                 self.attempts = attempts;
                 if is_there == IsThere::Maybe {
                     self.runner.possible_duplicates.inc();
@@ -251,7 +265,7 @@ impl Work {
         let Some(follow) = follow else { return Duration::MAX };
         if self.purpose == Purpose::Revive {
             let settle = self.runner.progress(|p| p.settle(follow));
-            return settle.max(self.runner.config.breaker.open_for).min(follow.timeout);
+            return settle.max(self.setup.config.breaker.open_for).min(follow.timeout);
         }
         follow.timeout
     }
@@ -270,15 +284,8 @@ pub fn no_answer(limit: Duration, changes: bool) -> SinkError {
 }
 
 /// What the ending means for the episode and for the sink; finishes the claim. Whether the episode has come to its end.
-pub async fn record(
-    runner: &Runner,
-    claim: Claim,
-    purpose: Purpose,
-    attempts: u32,
-    captured_at: Option<u64>,
-    ending: Ending,
-    began: Instant,
-) -> bool {
+pub async fn record(runner: &Runner, config: &config::Sink, made: Made, ending: Ending) -> bool {
+    let Made { claim, purpose, attempts, captured_at, began } = made;
     let (now, took) = (runner.queue.now(), began.elapsed());
     // It was there to be asked, whatever it said.
     if purpose == Purpose::Probe && matches!(ending, Ending::Delivered { .. } | Ending::Stalled { .. } | Ending::Absent { .. }) {
@@ -295,7 +302,7 @@ pub async fn record(
             ("delivered", Finish::Delivered { confirmed_in: sent.map(|s| now.saturating_sub(s)) }, None)
         }
         Ending::Failed { error, sent } => {
-            let (outcome, finish) = classify(runner, &error, sent, purpose, attempts, began).await;
+            let (outcome, finish) = classify(runner, config, &error, sent, purpose, attempts, began).await;
             (outcome, finish, Some(error))
         }
         Ending::Stalled { sent } => {
@@ -336,8 +343,8 @@ pub fn close(
 ) {
     runner.count(outcome, took);
     if let Finish::Dead { reason } = finish {
-        runner.metrics.sink_dead.with_label_values(&[runner.config.name.as_str(), reason]).inc();
-        tracing::warn!(sink = runner.config.name, seq = claim.seq, reason, "an episode is a dead letter");
+        runner.metrics.sink_dead.with_label_values(&[runner.name.as_str(), reason]).inc();
+        tracing::warn!(sink = runner.name, seq = claim.seq, reason, "an episode is a dead letter");
     }
     let line = Attempt {
         at: runner.queue.now(),
@@ -353,17 +360,17 @@ pub fn close(
 /// What a failure means: `pause_on`, `retry_on`, everything else is dead.
 pub async fn classify(
     runner: &Runner,
+    config: &config::Sink,
     error: &SinkError,
     sent: Sent,
     purpose: Purpose,
     attempts: u32,
     began: Instant,
 ) -> (&'static str, Finish) {
-    let config = &runner.config;
     let uncounted = if sent == Sent::No { Finish::Uncount } else { Finish::Hold { sent } };
     if error.cause.status().is_some_and(|status| config.pause_on.contains(status)) {
         if runner.pause_itself(error.message.clone()).await.is_err() {
-            tracing::error!(sink = config.name, "the pause could not be written down");
+            tracing::error!(sink = runner.name, "the pause could not be written down");
         }
         return ("paused", uncounted);
     }

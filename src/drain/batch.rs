@@ -9,8 +9,9 @@ use std::sync::Arc;
 
 use tokio::time::Instant;
 
-use super::attempt::{self, Ending, MARGIN, Purpose, READ, Work};
-use super::runner::Runner;
+use super::attempt::{self, Ending, MARGIN, Made, Purpose, READ, Work};
+use super::runner::{Runner, Setup};
+use crate::config;
 use crate::episode::Episode;
 use crate::queue::{Claim, Finish, Sent};
 use crate::sink::{BatchError, Cause, Delivery, Receipt, SinkError};
@@ -52,8 +53,10 @@ async fn read(runner: &Runner, claims: &[Claim]) -> Vec<Episode> {
 }
 
 async fn send(runner: &Arc<Runner>, claims: &[Claim], deliveries: Vec<Delivery>, purpose: Purpose, began: Instant) {
-    let limit = runner.config.timeout + MARGIN;
-    let answer = tokio::time::timeout(limit, runner.sink.deliver_batch(&deliveries))
+    let setup = runner.setup();
+    let Setup { config, sink } = &setup;
+    let limit = config.timeout + MARGIN;
+    let answer = tokio::time::timeout(limit, sink.deliver_batch(&deliveries))
         .await
         .unwrap_or_else(|_| Err(BatchError { taken: 0, receipt: Receipt::Delivered, error: attempt::no_answer(limit, true) }));
     let (taken, receipt, error) = match answer {
@@ -69,17 +72,18 @@ async fn send(runner: &Arc<Runner>, claims: &[Claim], deliveries: Vec<Delivery>,
     }
     // Before the others are followed, which may take long.
     if let Some(error) = error {
-        failed(runner, not_taken, error, purpose, began).await;
+        failed(runner, config, not_taken, error, purpose, began).await;
     }
     let mut taken = taken.iter().zip(deliveries);
     for (claim, delivery) in taken.by_ref() {
         let captured_at = Some(delivery.episode.captured_at);
-        let mut work = Work::new(runner.clone(), *claim, delivery, purpose);
+        let mut work = Work::new(runner.clone(), setup.clone(), *claim, delivery, purpose);
         let ending = match receipt {
             Receipt::Delivered => Ending::Delivered { sent: None, surely: true },
             Receipt::Accepted => work.follow(Sent::Accepted(now), now, false).await,
         };
-        if !attempt::record(runner, *claim, purpose, work.attempts, captured_at, ending, began).await {
+        let made = Made { claim: *claim, purpose, attempts: work.attempts, captured_at, began };
+        if !attempt::record(runner, config, made, ending).await {
             break;
         }
     }
@@ -90,10 +94,10 @@ async fn send(runner: &Arc<Runner>, claims: &[Claim], deliveries: Vec<Delivery>,
 }
 
 /// What was not taken. For the first it means what it would have meant if it had been alone, but that no batch makes a dead letter.
-async fn failed(runner: &Runner, claims: &[Claim], error: SinkError, purpose: Purpose, began: Instant) {
+async fn failed(runner: &Runner, config: &config::Sink, claims: &[Claim], error: SinkError, purpose: Purpose, began: Instant) {
     let [first, behind @ ..] = claims else { return };
     let sent = if error.ambiguous { Sent::Began(runner.queue.now()) } else { Sent::No };
-    let (outcome, finish) = match attempt::classify(runner, &error, sent, purpose, first.attempts, began).await {
+    let (outcome, finish) = match attempt::classify(runner, config, &error, sent, purpose, first.attempts, began).await {
         (_, Finish::Dead { .. }) => ("retry", Finish::Retry { delay: 0, sent }),
         other => other,
     };

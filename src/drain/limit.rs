@@ -92,6 +92,21 @@ impl Limits {
         }
     }
 
+    /// From now on these hold. What was found out stays.
+    pub fn configure(&mut self, former: &config::Sink, config: &config::Sink, now: Instant) {
+        let new = Self::new(config, now);
+        if former.rate != config.rate {
+            self.rate = new.rate;
+        }
+        self.adaptive = match (self.adaptive.take(), new.adaptive) {
+            (Some(mut known), Some(_)) => {
+                known.resize(config.workers);
+                Some(known)
+            }
+            (_, new) => new,
+        };
+    }
+
     fn buckets(&mut self) -> impl Iterator<Item = &mut Bucket> {
         self.rate.iter_mut().chain(self.adaptive.as_mut().and_then(Adaptive::pace))
     }

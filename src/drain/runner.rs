@@ -1,7 +1,7 @@
 //! One sink's state: what its scheduler, its attempts and its operators share.
 
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 use std::time::Duration;
 
 use prometheus::{Histogram, IntCounter, IntGauge};
@@ -23,8 +23,7 @@ use crate::telemetry::metrics::Metrics;
 /// A sink at work.
 pub struct Runner {
     pub id: SinkId,
-    pub config: config::Sink,
-    pub sink: Arc<dyn Sink>,
+    pub name: String,
     pub queue: Queue,
     pub metrics: Metrics,
     pub attempt_seconds: Histogram,
@@ -33,6 +32,7 @@ pub struct Runner {
     pub busy: AtomicUsize,
     pub busy_gauge: IntGauge,
     pub breaker_gauge: IntGauge,
+    setup: RwLock<Setup>,
     gate: Mutex<Gate>,
     limits: Mutex<Limits>,
     /// Held by whoever changes the pause, on disk and in memory.
@@ -44,10 +44,19 @@ pub struct Runner {
     pub stalled: watch::Sender<bool>,
     /// Tells the scheduler that the gate has changed.
     pub changed: Notify,
+    /// Tells the scheduler that the sink is no longer configured, or is another one.
+    pub left: watch::Sender<bool>,
     attempts: AtomicU64,
     failed: AtomicU64,
     /// Microseconds of all attempts together.
     spent: AtomicU64,
+}
+
+/// What a sink is to do, and what does it. An attempt ends with the one that it began with.
+#[derive(Clone)]
+pub struct Setup {
+    pub config: Arc<config::Sink>,
+    pub sink: Arc<dyn Sink>,
 }
 
 /// What may begin, and why not.
@@ -126,14 +135,43 @@ impl Runner {
             trial: Arc::new(Semaphore::new(1)),
             stalled: watch::Sender::new(false),
             changed: Notify::new(),
+            left: watch::Sender::new(false),
             attempts: AtomicU64::new(0),
             failed: AtomicU64::new(0),
             spent: AtomicU64::new(0),
             metrics: metrics.clone(),
-            config,
-            sink,
+            name: config.name.clone(),
+            setup: RwLock::new(Setup { config: Arc::new(config), sink }),
             queue,
         }
+    }
+
+    /// What holds for an attempt that begins now.
+    pub fn setup(&self) -> Setup {
+        self.setup.read().unwrap_or_else(PoisonError::into_inner).clone() // swapped whole
+    }
+
+    /// Its configuration as it is now: ask once for what belongs together.
+    pub fn config(&self) -> Arc<config::Sink> {
+        self.setup().config
+    }
+
+    /// From now on it is to be done so. What has begun goes on as it began; breaker, pause and progress stay.
+    pub fn configure(&self, setup: Setup) {
+        let mut gate = lock(&self.gate);
+        gate.breaker.configure(setup.config.breaker, Instant::now());
+        self.breaker_gauge.set(gate.breaker.gauge());
+        drop(gate);
+        lock(&self.limits).configure(&self.config(), &setup.config, Instant::now());
+        self.progress(|p| p.fallback = setup.config.timeout);
+        *self.setup.write().unwrap_or_else(PoisonError::into_inner) = setup;
+        self.changed.notify_one();
+    }
+
+    /// Claims nothing more; attempts in flight go on to their end.
+    pub fn leave(&self) {
+        self.breaker_gauge.set(0);
+        self.left.send_replace(true);
     }
 
     /// What may be done now.
@@ -161,7 +199,7 @@ impl Runner {
             if now < stall.next_look {
                 return Course::Wait(stall.next_look);
             }
-            stall.next_look = now + self.config.breaker.open_for;
+            stall.next_look = now + self.config().breaker.open_for;
             return Course::Look;
         }
         if allowed == Allowed::One || paused { Course::Probe } else { Course::Run }
@@ -174,7 +212,7 @@ impl Runner {
         self.breaker_gauge.set(gate.breaker.gauge());
         if gate.stalled.take().is_some() {
             self.stalled.send_replace(false);
-            tracing::info!(sink = self.config.name, "the sink is no longer stalled: an episode has appeared");
+            tracing::info!(sink = self.name, "the sink is no longer stalled: an episode has appeared");
         }
         drop(gate);
         self.changed.notify_one();
@@ -194,13 +232,13 @@ impl Runner {
         };
         let mut gate = lock(&self.gate);
         if let Some(wish) = error.retry_after.filter(|_| overloaded) {
-            let until = now + wish.min(self.config.retry.max);
+            let until = now + wish.min(self.config().retry.max);
             gate.quiet = Some(gate.quiet.map_or(until, |quiet| quiet.max(until)));
         }
         gate.last_error = Some(error.message.clone());
         // What is refused in one go, because too much was sent in one go, is one failure.
         if news && gate.breaker.failure(now) {
-            tracing::warn!(sink = self.config.name, %error, open_for = ?self.config.breaker.open_for, "the breaker is open");
+            tracing::warn!(sink = self.name, %error, open_for = ?self.config().breaker.open_for, "the breaker is open");
         }
         let gauge = gate.breaker.gauge();
         self.breaker_gauge.set(gauge);
@@ -211,10 +249,10 @@ impl Runner {
     pub fn stall(&self) {
         let mut gate = lock(&self.gate);
         if gate.stalled.is_none() {
-            gate.stalled = Some(Stall { next_look: Instant::now() + self.config.breaker.open_for });
+            gate.stalled = Some(Stall { next_look: Instant::now() + self.config().breaker.open_for });
             self.stalled.send_replace(true);
             tracing::error!(
-                sink = self.config.name,
+                sink = self.name,
                 "the sink is stalled: it accepts episodes and none of them appears; restart the backend"
             );
         }
@@ -247,7 +285,7 @@ impl Runner {
             return Ok(());
         }
         // In memory first: nothing more begins, however long the disk takes.
-        lock(&self.gate).paused = Some(pause(&self.config, reason.clone(), self.queue.now()));
+        lock(&self.gate).paused = Some(pause(&self.config(), reason.clone(), self.queue.now()));
         self.set_pause(Some(reason)).await
     }
 
@@ -255,7 +293,7 @@ impl Runner {
     pub async fn resume_itself(&self) {
         let _changing = self.pausing.lock().await;
         if lock(&self.gate).paused.as_ref().is_some_and(Pause::is_automatic) && self.set_pause(None).await.is_err() {
-            tracing::error!(sink = self.config.name, "the end of the pause could not be written down");
+            tracing::error!(sink = self.name, "the end of the pause could not be written down");
         }
     }
 
@@ -263,18 +301,18 @@ impl Runner {
         let written = tokio::time::timeout(WRITE, self.queue.pause(self.id, reason.clone())).await;
         written.unwrap_or(Err(AppendError::Failed))?;
         if let Some(reason) = &reason {
-            tracing::warn!(sink = self.config.name, reason, "the sink is paused");
+            tracing::warn!(sink = self.name, reason, "the sink is paused");
         } else {
-            tracing::info!(sink = self.config.name, "the sink is resumed");
+            tracing::info!(sink = self.name, "the sink is resumed");
         }
-        lock(&self.gate).paused = reason.map(|reason| pause(&self.config, reason, self.queue.now()));
+        lock(&self.gate).paused = reason.map(|reason| pause(&self.config(), reason, self.queue.now()));
         self.changed.notify_one();
         Ok(())
     }
 
     /// A probe begins.
     pub fn probes(&self) {
-        let longest = longest_pause(&self.config);
+        let longest = longest_pause(&self.config());
         if let Some(pause) = &mut lock(&self.gate).paused {
             pause.probed(longest, self.queue.now());
         }
@@ -287,7 +325,7 @@ impl Runner {
 
     /// Attempts that may be under way.
     pub fn at_once(&self) -> usize {
-        lock(&self.limits).adaptive.as_ref().map_or(self.config.workers, Adaptive::at_once)
+        lock(&self.limits).adaptive.as_ref().map_or_else(|| self.config().workers, Adaptive::at_once)
     }
 
     /// How many attempts may begin now: the limits of the sink.
@@ -330,7 +368,7 @@ impl Runner {
 
     /// Counts an attempt that ended.
     pub fn count(&self, outcome: &str, took: Duration) {
-        self.metrics.sink_attempts.with_label_values(&[self.config.name.as_str(), outcome]).inc();
+        self.metrics.sink_attempts.with_label_values(&[self.name.as_str(), outcome]).inc();
         self.attempt_seconds.observe(took.as_secs_f64());
         self.attempts.fetch_add(1, Ordering::Relaxed);
         self.failed.fetch_add(u64::from(outcome != "delivered"), Ordering::Relaxed);
@@ -339,6 +377,7 @@ impl Runner {
 
     /// How it stands.
     pub fn status(&self) -> SinkStatus {
+        let setup = self.setup();
         let gate = lock(&self.gate);
         let (state, reason) = if gate.paused.is_some() {
             ("paused", gate.paused.as_ref().map(Pause::told))
@@ -354,11 +393,11 @@ impl Runner {
         #[allow(clippy::cast_precision_loss)]
         let mean = self.spent.load(Ordering::Relaxed) as f64 / 1e6 / attempts.max(1) as f64;
         SinkStatus {
-            name: self.config.name.clone(),
-            kind: self.sink.kind(),
+            name: self.name.clone(),
+            kind: setup.sink.kind(),
             state,
             reason,
-            workers: self.config.workers,
+            workers: setup.config.workers,
             busy: self.busy.load(Ordering::Relaxed),
             attempts_total: attempts,
             failed_attempts_total: self.failed.load(Ordering::Relaxed),

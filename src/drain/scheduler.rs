@@ -11,7 +11,7 @@ use tokio::time::Instant;
 use super::attempt::Purpose;
 use super::batch;
 use super::limit::Limits;
-use super::runner::{Course, Runner};
+use super::runner::{Course, Runner, Setup};
 use crate::clock::as_ms;
 use crate::queue::{Claim, ClaimRequest, Finish, Sent, SinkSettings};
 
@@ -27,18 +27,22 @@ struct Scheduler {
     claims: Vec<(Id, Vec<Claim>)>,
     /// The attempt that shows whether the breaker may close. Older ones may wait for their confirmation for long: they don't count.
     probe: Option<Id>,
+    /// What the queue knows of the sink's configuration.
+    told: Option<SinkSettings>,
 }
 
-/// Drains one sink until `stop`. Attempts in flight then get a moment; what is not finished by then is looked up after the next start.
+/// Drains one sink until `stop`. Attempts in flight then get a moment; what is not finished by then is looked up after the next start. A
+/// sink that leaves before that waits for their end.
 pub async fn run(runner: Arc<Runner>, mut stop: watch::Receiver<bool>) {
-    let mut scheduler = Scheduler { runner, tasks: JoinSet::new(), claims: Vec::new(), probe: None };
-    configure(&scheduler.runner, &mut stop).await;
-    while !*stop.borrow_and_update() {
-        let wake = scheduler.turn().await;
+    let mut left = runner.left.subscribe();
+    let mut scheduler = Scheduler { runner, tasks: JoinSet::new(), claims: Vec::new(), probe: None, told: None };
+    while !*stop.borrow_and_update() && !*left.borrow_and_update() {
+        let wake = if scheduler.has_told().await { scheduler.turn().await } else { Some(Instant::now() + QUEUE_PAUSE) };
         let runner = scheduler.runner.clone();
         tokio::select! {
             biased; // what has ended before what comes; a turn looks at everything anyway
             changed = stop.changed() => if changed.is_err() { break }, // the drain itself is gone
+            _ = left.changed() => {} // the runner is here, and so is its sender
             Some(ended) = scheduler.tasks.join_next_with_id() => {
                 scheduler.ended(ended);
                 // All that have: the next claim is a commit, and one for each of them would make the disk the pace of the drain.
@@ -51,20 +55,19 @@ pub async fn run(runner: Arc<Runner>, mut stop: watch::Receiver<bool>) {
             () = sleep_until(wake) => {}
         }
     }
-    let rest = async { while scheduler.tasks.join_next().await.is_some() {} };
-    if tokio::time::timeout(GRACE, rest).await.is_err() {
-        tracing::info!(sink = scheduler.runner.config.name, "attempts in flight were left pending");
-    }
-}
-
-/// Tells the queue how the sink is configured, until it has heard: nothing may die before it knows what becomes of the lane then.
-async fn configure(runner: &Runner, stop: &mut watch::Receiver<bool>) {
-    let settings = SinkSettings::of(&runner.config);
-    while runner.queue.configure(runner.id, settings).await.is_err() {
-        tokio::select! {
-            _ = stop.wait_for(|stop| *stop) => return,
-            () = tokio::time::sleep(QUEUE_PAUSE) => {}
+    let name = scheduler.runner.name.clone();
+    let rest = async {
+        while let Some(ended) = scheduler.tasks.join_next_with_id().await {
+            scheduler.ended(ended);
         }
+    };
+    let grace = async {
+        let _ = stop.wait_for(|stop| *stop).await; // an error: the drain itself is gone
+        tokio::time::sleep(GRACE).await;
+    };
+    tokio::select! {
+        () = rest => {}
+        () = grace => tracing::info!(sink = name, "attempts in flight were left pending"),
     }
 }
 
@@ -76,6 +79,15 @@ async fn sleep_until(at: Option<Instant>) {
 }
 
 impl Scheduler {
+    /// Whether the queue has heard how the sink is configured: nothing may die before it knows what becomes of the lane then.
+    async fn has_told(&mut self) -> bool {
+        let settings = SinkSettings::of(&self.runner.config());
+        if self.told != Some(settings) && self.runner.queue.configure(self.runner.id, settings).await.is_ok() {
+            self.told = Some(settings);
+        }
+        self.told == Some(settings)
+    }
+
     fn is_hungry(&self) -> bool {
         self.tasks.len() < self.runner.at_once()
     }
@@ -105,7 +117,7 @@ impl Scheduler {
 
     /// A stalled sink: look up what is unconfirmed; if nothing has appeared, send one, the oldest, and see.
     async fn look(&mut self) -> Option<Instant> {
-        let workers = self.runner.config.workers;
+        let workers = self.runner.config().workers;
         let (claims, _) = self.claim(workers, 1, true).await?;
         let mut looks: Vec<_> = claims.into_iter().map(|claim| self.spawn(vec![claim], Purpose::Look)).collect();
         while !looks.is_empty() {
@@ -124,7 +136,7 @@ impl Scheduler {
 
     /// Episodes of a lane in one call, at most. One whose only attempt was in a batch would have had none of its own.
     fn batch(&self) -> usize {
-        let Runner { sink, config, .. } = &*self.runner;
+        let Setup { sink, config } = self.runner.setup();
         if sink.batches() && config.retry.max_attempts > 1 { config.batch.max_items } else { 1 }
     }
 
@@ -156,7 +168,8 @@ impl Scheduler {
     }
 
     async fn claim(&self, max: usize, batch: usize, in_doubt: bool) -> Option<(Vec<Claim>, Option<Instant>)> {
-        let retry = &self.runner.config.retry;
+        let config = self.runner.config();
+        let retry = &config.retry;
         let request = ClaimRequest {
             max,
             batch,
@@ -164,7 +177,7 @@ impl Scheduler {
             max_attempts: retry.max_attempts,
             // What is sent to a paused sink shows whether it is well again, however old it has become meanwhile.
             max_age: if self.runner.is_paused() { u64::MAX } else { as_ms(retry.max_age) },
-            longest_delay: as_ms(retry.max.max(self.runner.config.batch.linger)).saturating_mul(2),
+            longest_delay: as_ms(retry.max.max(config.batch.linger)).saturating_mul(2),
         };
         let got = self.runner.queue.claim(self.runner.id, request).await.ok()?;
         let now = self.runner.queue.now();
@@ -182,8 +195,8 @@ impl Scheduler {
         let (_, claims) = self.claims.swap_remove(at);
         if let Err(error) = ended {
             // A bug in a sink must not keep the lane claimed until the next start. What the attempt did is not known.
-            tracing::error!(sink = self.runner.config.name, seq = claims[0].seq, %error, "an attempt panicked");
-            let delay = as_ms(self.runner.config.retry.max);
+            tracing::error!(sink = self.runner.name, seq = claims[0].seq, %error, "an attempt panicked");
+            let delay = as_ms(self.runner.config().retry.max);
             let sent = Sent::Began(self.runner.queue.now());
             for claim in claims {
                 self.runner.queue.finish(claim, Finish::Retry { delay, sent }, None);
@@ -194,7 +207,10 @@ impl Scheduler {
     }
 
     fn busy(&self) {
-        self.runner.busy.store(self.tasks.len(), Ordering::Relaxed);
-        self.runner.busy_gauge.set(i64::try_from(self.tasks.len()).unwrap_or(i64::MAX));
+        let busy = self.tasks.len();
+        let was = self.runner.busy.swap(busy, Ordering::Relaxed);
+        // Not set: a sink of the same name may have taken over, while attempts of this one are in flight.
+        let count = |n| i64::try_from(n).unwrap_or(i64::MAX);
+        self.runner.busy_gauge.add(count(busy) - count(was));
     }
 }

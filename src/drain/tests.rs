@@ -6,6 +6,7 @@ mod gate;
 mod isolation;
 mod lanes;
 mod pace;
+mod reload;
 mod retry;
 
 use std::collections::{BTreeMap, HashMap};

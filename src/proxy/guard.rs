@@ -23,14 +23,14 @@ use crate::config;
 #[derive(Debug)]
 pub struct Guard {
     proxy: String,
-    /// Of the fallback.
-    status: StatusCode,
     state: Mutex<State>,
 }
 
 #[derive(Debug)]
 struct State {
     breaker: Breaker,
+    /// Of the fallback.
+    status: StatusCode,
     /// A request is on its way that shows whether the upstream answers again.
     probing: bool,
 }
@@ -38,8 +38,16 @@ struct State {
 impl Guard {
     /// None where the configuration wants none.
     pub fn new(proxy: &str, config: config::Breaker, status: StatusCode) -> Option<Arc<Self>> {
-        let state = State { breaker: Breaker::new(config), probing: false };
-        config.is_on().then(|| Arc::new(Self { proxy: proxy.to_owned(), status, state: Mutex::new(state) }))
+        let state = State { breaker: Breaker::new(config), status, probing: false };
+        config.is_on().then(|| Arc::new(Self { proxy: proxy.to_owned(), state: Mutex::new(state) }))
+    }
+
+    /// The same with other settings: what it knows of the upstream stays. None where these want none.
+    pub fn renew(self: &Arc<Self>, config: config::Breaker, status: StatusCode) -> Option<Arc<Self>> {
+        let mut state = self.state();
+        state.breaker.configure(config, Instant::now());
+        state.status = status;
+        config.is_on().then(|| Arc::clone(self))
     }
 
     fn enter(self: &Arc<Self>) -> Result<Pass, ProxyError> {
@@ -48,8 +56,8 @@ impl Guard {
         let probe = match state.breaker.allowed(now) {
             Allowed::All => false,
             Allowed::One if !state.probing => true,
-            Allowed::One => return Err(ProxyError::BreakerOpen { retry_at: now, status: self.status }),
-            Allowed::NotBefore(retry_at) => return Err(ProxyError::BreakerOpen { retry_at, status: self.status }),
+            Allowed::One => return Err(ProxyError::BreakerOpen { retry_at: now, status: state.status }),
+            Allowed::NotBefore(retry_at) => return Err(ProxyError::BreakerOpen { retry_at, status: state.status }),
         };
         state.probing |= probe;
         Ok(Pass { guard: Arc::clone(self), probe })

@@ -4,7 +4,7 @@
 use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
@@ -16,14 +16,19 @@ use tower::{Layer, Service};
 
 use super::body::Body;
 use super::{Exchange, ProxyError};
+use crate::clock::as_ms;
 
 /// The line of one proxy.
 #[derive(Debug)]
 pub struct Line {
     /// Fair: who waits is served first in, first out, and nobody overtakes.
     places: Arc<Semaphore>,
-    max_waiting: usize,
-    wait_timeout: Duration,
+    max_in_flight: AtomicUsize,
+    /// Places that are no longer there, and still taken: who leaves one of them frees none.
+    surplus: AtomicUsize,
+    max_waiting: AtomicUsize,
+    /// In milliseconds.
+    wait_timeout: AtomicU64,
     waiting: AtomicUsize,
     waiting_gauge: IntGauge,
     in_flight_gauge: IntGauge,
@@ -32,13 +37,21 @@ pub struct Line {
 /// A place among those in flight; free again when dropped.
 #[derive(Debug)]
 pub struct Place {
-    _permit: OwnedSemaphorePermit,
-    in_flight: IntGauge,
+    /// Until it is dropped.
+    permit: Option<OwnedSemaphorePermit>,
+    line: Arc<Line>,
 }
 
 impl Drop for Place {
     fn drop(&mut self) {
-        self.in_flight.dec();
+        self.line.in_flight_gauge.dec();
+        let surplus = &self.line.surplus;
+        if surplus.load(Ordering::Relaxed) > 0
+            && surplus.fetch_update(Ordering::AcqRel, Ordering::Acquire, |n| n.checked_sub(1)).is_ok()
+            && let Some(permit) = self.permit.take()
+        {
+            permit.forget();
+        }
     }
 }
 
@@ -61,8 +74,31 @@ impl Line {
         in_flight_gauge: IntGauge,
         waiting_gauge: IntGauge,
     ) -> Arc<Self> {
-        let places = Arc::new(Semaphore::new(max_in_flight.min(Semaphore::MAX_PERMITS)));
-        Arc::new(Self { places, max_waiting, wait_timeout, waiting: AtomicUsize::new(0), waiting_gauge, in_flight_gauge })
+        let max_in_flight = max_in_flight.min(Semaphore::MAX_PERMITS);
+        Arc::new(Self {
+            places: Arc::new(Semaphore::new(max_in_flight)),
+            max_in_flight: AtomicUsize::new(max_in_flight),
+            surplus: AtomicUsize::new(0),
+            max_waiting: AtomicUsize::new(max_waiting),
+            wait_timeout: AtomicU64::new(as_ms(wait_timeout)),
+            waiting: AtomicUsize::new(0),
+            waiting_gauge,
+            in_flight_gauge,
+        })
+    }
+
+    /// From now on these hold. Nobody is sent away for it: who waits, waits as long as was said when they came, and who is in flight beyond
+    /// the new limit finishes. Not for two at a time.
+    pub fn resize(&self, max_in_flight: usize, max_waiting: usize, wait_timeout: Duration) {
+        self.max_waiting.store(max_waiting, Ordering::Relaxed);
+        self.wait_timeout.store(as_ms(wait_timeout), Ordering::Relaxed);
+        let limit = max_in_flight.min(Semaphore::MAX_PERMITS);
+        let was = self.max_in_flight.swap(limit, Ordering::Relaxed);
+        let (more, less) = (limit.saturating_sub(was), was.saturating_sub(limit));
+        let gone = self.places.forget_permits(less);
+        self.surplus.fetch_add(less - gone, Ordering::AcqRel);
+        let kept = self.surplus.fetch_update(Ordering::AcqRel, Ordering::Acquire, |n| Some(n.saturating_sub(more)));
+        self.places.add_permits(more.saturating_sub(kept.unwrap_or_default()));
     }
 
     /// Requests that have a place.
@@ -80,7 +116,7 @@ impl Line {
         self.places.close();
     }
 
-    fn try_enter(&self) -> Option<Place> {
+    pub(super) fn try_enter(self: &Arc<Self>) -> Option<Place> {
         Arc::clone(&self.places).try_acquire_owned().ok().map(|permit| self.place(permit))
     }
 
@@ -89,22 +125,24 @@ impl Line {
         if self.places.is_closed() {
             return Err(ProxyError::ShuttingDown);
         }
-        if self.waiting.fetch_add(1, Ordering::AcqRel) >= self.max_waiting {
+        let max_waiting = self.max_waiting.load(Ordering::Relaxed);
+        if self.waiting.fetch_add(1, Ordering::AcqRel) >= max_waiting {
             self.waiting.fetch_sub(1, Ordering::AcqRel);
-            return Err(ProxyError::LineFull { waiting: self.max_waiting });
+            return Err(ProxyError::LineFull { waiting: max_waiting });
         }
         self.waiting_gauge.inc();
         let _waiting = Waiting(&self);
-        match tokio::time::timeout(self.wait_timeout, Arc::clone(&self.places).acquire_owned()).await {
+        let wait_timeout = Duration::from_millis(self.wait_timeout.load(Ordering::Relaxed));
+        match tokio::time::timeout(wait_timeout, Arc::clone(&self.places).acquire_owned()).await {
             Ok(Ok(permit)) => Ok(self.place(permit)),
             Ok(Err(_closed)) => Err(ProxyError::ShuttingDown),
-            Err(_elapsed) => Err(ProxyError::WaitedTooLong(self.wait_timeout)),
+            Err(_elapsed) => Err(ProxyError::WaitedTooLong(wait_timeout)),
         }
     }
 
-    fn place(&self, permit: OwnedSemaphorePermit) -> Place {
+    fn place(self: &Arc<Self>, permit: OwnedSemaphorePermit) -> Place {
         self.in_flight_gauge.inc();
-        Place { _permit: permit, in_flight: self.in_flight_gauge.clone() }
+        Place { permit: Some(permit), line: Arc::clone(self) }
     }
 }
 

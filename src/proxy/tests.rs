@@ -10,6 +10,7 @@ mod malformed;
 mod offload;
 mod order;
 mod peer;
+mod reload;
 mod shutdown;
 mod smuggling;
 mod split;
@@ -41,7 +42,7 @@ use crate::config::status::StatusSet;
 use crate::config::{self, Action, Extract, Listen, OnFull, OrderBy, Upstream};
 use crate::episode::Episode;
 use crate::queue::{AppendError, Key, Lane, New, Note, Seq, SinkId};
-use crate::server::{self, Listener};
+use crate::server::{self, Listener, Serving};
 use crate::telemetry::metrics::Metrics;
 
 type Lanes = Vec<(SinkId, Lane)>;
@@ -171,6 +172,7 @@ impl Record for Recorder {
 pub struct Running {
     pub at: SocketAddr,
     pub proxy: Arc<Proxy>,
+    pub live: watch::Sender<Serving>,
     pub metrics: Metrics,
     pub stop: Option<oneshot::Sender<()>>,
     pub serving: JoinHandle<()>,
@@ -307,10 +309,11 @@ pub async fn start_between(
     let at = listener.local_addr().unwrap();
     let proxy = Proxy::recording(config, on_full, sinks, record, &metrics, None);
     let (stop, stopped) = oneshot::channel();
-    let serving = tokio::spawn(server::serve(listener, None, Arc::clone(&proxy), async {
+    let (live, serving) = watch::channel(Serving { proxy: Arc::clone(&proxy), tls: None });
+    let serving = tokio::spawn(server::serve(listener, serving, async {
         let _ = stopped.await;
     }));
-    Running { at, proxy, metrics, stop: Some(stop), serving }
+    Running { at, proxy, live, metrics, stop: Some(stop), serving }
 }
 
 /// An upstream whose connections the test accepts itself.

@@ -40,6 +40,7 @@ enum Outcome {
     Count(u64),
     Deleted(Deleted),
     Replay(Option<Replay>),
+    Named(SinkId),
     Done,
 }
 
@@ -285,7 +286,7 @@ impl Writer {
             Ok(more) => {
                 let soon = store.tend(self.engine.meta.bytes, self.space.spare(), self.space.is_low());
                 let freed = std::mem::take(&mut self.engine.freed);
-                self.shared.ring(|sink| freed.contains(&sink));
+                self.shared.sinks.ring(|sink| freed.contains(&sink));
                 self.publish();
                 if more { Some(Duration::ZERO) } else { soon }
             }
@@ -386,7 +387,7 @@ impl Writer {
                     let _ = reply.send(count(&outcome));
                 }
                 (Op::Delete(_, reply), outcome) => {
-                    rung.extend(self.shared.sinks.iter().map(|s| s.id)); // a lane may have a new head
+                    rung.extend(self.shared.sinks.all().iter().map(|s| s.id)); // a lane may have a new head
                     let _ = reply.send(match outcome {
                         Ok(Outcome::Deleted(deleted)) => Ok(deleted),
                         _ => Err(AppendError::Failed),
@@ -400,9 +401,22 @@ impl Writer {
                         _ => Err(AppendError::Failed),
                     });
                 }
+                (Op::Name(name, reply), outcome) => drop(reply.send(match outcome {
+                    Ok(Outcome::Named(id)) => {
+                        self.shared.sinks.add(id, &name);
+                        Ok(id)
+                    }
+                    _ => Err(AppendError::Failed),
+                })),
+                // In any case: they are nothing that the disk has.
+                (Op::Limit(limits), _) => {
+                    self.engine.limits = limits;
+                    self.space.limit(limits);
+                    self.publish();
+                }
             }
         }
-        self.shared.ring(|sink| rung.contains(&sink));
+        self.shared.sinks.ring(|sink| rung.contains(&sink));
     }
 
     fn in_flight(&self, change: impl FnOnce(&mut HashSet<(SinkId, Seq)>)) {
@@ -448,7 +462,7 @@ fn step(engine: &mut Engine, shared: &Shared, disk_low: bool, txn: &mut Txn<'_>,
         Op::Release(place) => {
             // Who claims upon this comes after the present batch.
             let waited = shared.holds.release(*place);
-            shared.ring(|sink| waited.contains(&sink));
+            shared.sinks.ring(|sink| waited.contains(&sink));
             Outcome::Done
         }
         Op::Claim(sink, request, _) => Outcome::Claims(engine.claim(txn, *sink, *request, &shared.holds, now)?),
@@ -483,6 +497,8 @@ fn step(engine: &mut Engine, shared: &Shared, disk_low: bool, txn: &mut Txn<'_>,
             Outcome::Done
         }
         Op::Configure(sink, settings, _) => Outcome::Count(engine.configure(txn, *sink, *settings, now)?),
+        Op::Name(name, _) => Outcome::Named(engine.name_sink(txn, name)?),
+        Op::Limit(_) => Outcome::Done,
     })
 }
 

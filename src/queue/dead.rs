@@ -24,7 +24,7 @@ struct Letters {
 
 impl Letters {
     fn of(queue: &Queue, select: Select) -> Self {
-        let named = queue.inner.shared.sinks.iter().filter(|s| select.sink.as_ref().is_none_or(|n| *n == s.name));
+        let named = queue.inner.shared.sinks.all().into_iter().filter(|s| select.sink.as_ref().is_none_or(|n| *n == s.name));
         Self { queue: queue.clone(), sinks: named.map(|s| s.id).collect(), select, after: None }
     }
 

@@ -25,6 +25,8 @@ use super::seal::Seals;
 use super::store::{Store, Writes};
 use super::txn::{FOREIGN, Txn, TxnError};
 use super::{Attempt, Claim, ClaimRequest, Claims, Finish, Lane, Seq, SinkId, SinkSettings, State, codec, times};
+use crate::clock::as_ms;
+use crate::config;
 
 /// The reason of a pause whose reason can't be read.
 pub const PAUSED_UNREADABLY: &str = "paused; the reason can't be read";
@@ -42,6 +44,26 @@ pub struct Limits {
     pub max_bytes: u64,
     pub keep_delivered: u64,
     pub keep_dead: u64,
+    /// Of the disk, not of the queue: see `space`.
+    pub min_free: u64,
+}
+
+impl Limits {
+    /// As configured.
+    pub fn of(config: &config::Queue) -> Self {
+        Self {
+            max_episodes: config.max_episodes,
+            max_bytes: config.max_bytes,
+            keep_delivered: as_ms(config.keep_delivered),
+            keep_dead: as_ms(config.keep_dead),
+            min_free: config.min_free_disk,
+        }
+    }
+
+    /// For who only reads.
+    pub fn none() -> Self {
+        Self { max_episodes: 0, max_bytes: 0, keep_delivered: 0, keep_dead: 0, min_free: 0 }
+    }
 }
 
 /// The state that transitions work on; everything in it but `claimed` is also on disk, or follows from what is.

@@ -181,7 +181,7 @@ pub fn page(shared: &Shared, names: &dyn Fn(SinkId) -> String, filter: &Filter) 
 /// Places of dead letters behind `filter.after`, at most [`READS`] of each sink, in order.
 fn dead_letters(shared: &Shared, filter: &Filter, txn: &Txn<'_>) -> Result<Vec<Seq>, TxnError> {
     let mut seqs = Vec::new();
-    for bell in shared.sinks.iter().filter(|s| filter.sink.as_ref().is_none_or(|n| *n == s.name)) {
+    for bell in shared.sinks.all().iter().filter(|s| filter.sink.as_ref().is_none_or(|n| *n == s.name)) {
         seqs.extend(dead_at(txn, bell.id, filter.after)?);
     }
     seqs.sort_unstable();

@@ -106,12 +106,7 @@ pub fn name_sinks(engine: &mut Engine, names: &[String]) -> Result<(), TxnError>
     let store = engine.store.clone();
     let mut txn = Txn::new(&store);
     for name in names {
-        if engine.sinks.values().all(|s| s.name != *name) {
-            let id = SinkId(engine.meta.next_sink);
-            engine.meta.next_sink += 1;
-            txn.put(keys::name(name), &id)?;
-            engine.sinks.insert(id, SinkState::new(name.clone(), SinkRow::default()));
-        }
+        engine.name_sink(&mut txn, name)?;
     }
     let writes = engine.close(txn)?;
     Ok(store.commit(writes, true)?)

@@ -7,16 +7,17 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, RwLock};
 use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
-use tokio::sync::{Notify, oneshot};
+use tokio::sync::oneshot;
 use uuid::Uuid;
 
 use super::append::{Append, Places};
-use super::engine::Engine;
+use super::engine::{Engine, Limits};
 use super::holds::Holds;
 use super::import::Importing;
 use super::notes::Writing;
 use super::replay::{self, Replay};
 use super::seal::Seals;
+use super::sinks::Sinks;
 use super::store::Store;
 use super::{
     AppendError, Appended, Attempt, Claim, ClaimRequest, Claims, Deleted, Finish, Imported, Seq, SinkId, SinkSettings, Stats,
@@ -70,6 +71,10 @@ pub enum Op {
     Replay(SinkId, replay::Ask, Reply<Option<Replay>>),
     Clear(SinkId, Reply<u64>),
     Configure(SinkId, SinkSettings, Reply<u64>),
+    /// A sink that may be new.
+    Name(String, Reply<SinkId>),
+    /// From now on.
+    Limit(Limits),
 }
 
 impl Op {
@@ -99,14 +104,7 @@ pub struct Shared {
     pub(super) committing: AtomicU64,
     pub(super) stats: RwLock<Arc<Stats>>,
     pub(super) in_flight: RwLock<HashSet<(SinkId, Seq)>>,
-    pub sinks: Vec<Doorbell>,
-}
-
-/// Tells a sink's scheduler that there may be work.
-pub struct Doorbell {
-    pub id: SinkId,
-    pub name: String,
-    pub ring: Notify,
+    pub sinks: Sinks,
 }
 
 #[derive(Default)]
@@ -126,7 +124,9 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 }
 
 impl Shared {
-    pub fn new(engine: &Engine, sinks: Vec<(SinkId, String)>, clock: Clock) -> Self {
+    pub fn new(engine: &Engine, clock: Clock) -> Self {
+        let sinks = Sinks::default();
+        engine.sinks.iter().for_each(|(id, sink)| sinks.add(*id, &sink.name));
         Self {
             store: engine.store.clone(),
             seals: engine.seals.clone(),
@@ -140,7 +140,7 @@ impl Shared {
             committing: AtomicU64::new(0),
             stats: RwLock::default(),
             in_flight: RwLock::default(),
-            sinks: sinks.into_iter().map(|(id, name)| Doorbell { id, name, ring: Notify::new() }).collect(),
+            sinks,
         }
     }
 
@@ -195,13 +195,6 @@ impl Shared {
         }
     }
 
-    /// Tells the schedulers of these sinks that there may be work.
-    pub fn ring(&self, sinks: impl Fn(SinkId) -> bool) {
-        for bell in self.sinks.iter().filter(|s| sinks(s.id)) {
-            bell.ring.notify_one();
-        }
-    }
-
     /// Takes nothing more; the writer commits what it has and ends.
     pub fn close(&self) {
         lock(&self.buffer).closed = true;
@@ -243,7 +236,6 @@ impl Shared {
 
 #[cfg(test)]
 mod tests {
-    use super::super::engine::Limits;
     use super::super::store::model::Model;
     use super::super::{Key, Note, recover};
     use super::*;
@@ -251,10 +243,10 @@ mod tests {
     const LONG: Duration = Duration::from_secs(60);
 
     fn shared() -> Arc<Shared> {
-        let limits = Limits { max_episodes: 0, max_bytes: 0, keep_delivered: 0, keep_dead: 0 };
+        let limits = Limits::none();
         let store = Arc::new(Store::on(Arc::new(Model::default())).unwrap());
         let engine = recover::load(store, Arc::new(Seals::new(&[])), limits).unwrap();
-        Arc::new(Shared::new(&engine, Vec::new(), Clock::steady_from(0)))
+        Arc::new(Shared::new(&engine, Clock::steady_from(0)))
     }
 
     fn note(shared: &Shared) {

@@ -8,6 +8,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use super::engine::Limits;
 use super::store::{Room, Store};
 
 /// How often to ask the system.
@@ -29,8 +30,7 @@ pub struct Space {
     store: Arc<Store>,
     /// For the log.
     path: PathBuf,
-    min_free: u64,
-    max_bytes: u64,
+    limits: Limits,
     room: Room,
     low: bool,
     looked: Option<Instant>,
@@ -38,8 +38,8 @@ pub struct Space {
 
 impl Space {
     /// Looks at once.
-    pub fn new(store: Arc<Store>, path: PathBuf, min_free: u64, max_bytes: u64) -> Self {
-        let mut space = Self { store, path, min_free, max_bytes, room: Room::default(), low: false, looked: None };
+    pub fn new(store: Arc<Store>, path: PathBuf, limits: Limits) -> Self {
+        let mut space = Self { store, path, limits, room: Room::default(), low: false, looked: None };
         space.look();
         space
     }
@@ -52,25 +52,31 @@ impl Space {
         self.looked = Some(Instant::now());
         let Ok(room) = self.store.room() else { return };
         self.room = room;
-        let low = room.free < self.min_free;
+        let low = room.free < self.limits.min_free;
         if low != self.low {
             self.low = low;
             if low {
-                tracing::error!(path = %self.path.display(), free = room.free, min_free = self.min_free,
+                tracing::error!(path = %self.path.display(), free = room.free, min_free = self.limits.min_free,
                     "the disk is low: nothing is captured until queue.min_free_disk is free again; requests go on");
             } else {
                 tracing::info!(path = %self.path.display(), free = room.free, "the disk has room again: capturing");
             }
         }
-        let ballast = (BALLAST * (1 + room.used / PART)).min(room.total / 32).min(self.max_bytes / 16);
-        if room.free >= self.min_free.saturating_add(2 * ballast)
+        let ballast = (BALLAST * (1 + room.used / PART)).min(room.total / 32).min(self.limits.max_bytes / 16);
+        if room.free >= self.limits.min_free.saturating_add(2 * ballast)
             && let Err(error) = self.store.ballast(ballast)
         {
             tracing::warn!(%error, "no room can be put aside for a full disk");
         }
     }
 
-    #[cfg(test)]
+    /// From now on these hold.
+    pub fn limit(&mut self, limits: Limits) {
+        self.limits = limits;
+        self.look_anew();
+    }
+
+    /// Asks the system, however recently it was asked.
     pub fn look_anew(&mut self) {
         self.looked = None;
         self.look();
@@ -88,7 +94,7 @@ impl Space {
 
     /// Bytes that may be taken to make the store smaller.
     pub fn spare(&self) -> u64 {
-        self.room.free.saturating_sub(if self.low { RESERVE } else { self.min_free })
+        self.room.free.saturating_sub(if self.low { RESERVE } else { self.limits.min_free })
     }
 
     /// The disk is full: gives back what was put aside for that.
@@ -121,7 +127,8 @@ mod tests {
     fn a_disk_without_the_room_asked_for_is_low() {
         let dir = tempfile::tempdir().unwrap();
         let store = Arc::new(Store::open(dir.path()).unwrap());
-        let space = |min_free| Space::new(store.clone(), dir.path().into(), min_free, 1 << 30);
+        let limits = |min_free| Limits { min_free, max_bytes: 1 << 30, ..Limits::none() };
+        let space = |min_free| Space::new(store.clone(), dir.path().into(), limits(min_free));
         assert!(!space(0).is_low());
         assert!(dir.path().join("ballast").exists());
         assert!(space(u64::MAX).is_low());

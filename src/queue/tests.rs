@@ -5,6 +5,7 @@ mod carried;
 mod damage;
 mod former;
 mod held;
+mod live;
 mod parked;
 mod places;
 mod remembered;

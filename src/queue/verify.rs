@@ -84,7 +84,7 @@ pub fn write_off(config: &config::Queue) -> Result<u64, QueueError> {
 }
 
 fn load(store: Arc<Store>, config: &config::Queue) -> Result<super::engine::Engine, TxnError> {
-    let limits = Limits { max_episodes: 0, max_bytes: 0, keep_delivered: 0, keep_dead: 0 };
+    let limits = Limits::none();
     recover::load(store, Arc::new(Seals::new(&config.encryption_keys)), limits)
 }
 

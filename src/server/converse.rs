@@ -1,5 +1,6 @@
 //! One client's connection, from its first byte to its last: TLS if there is any, then HTTP/1 or HTTP/2, as the client begins.
 
+use std::cell::RefCell;
 use std::convert::Infallible;
 use std::io;
 use std::net::IpAddr;
@@ -11,12 +12,12 @@ use http::{Request, Response};
 use hyper::body::Incoming;
 use hyper::server::conn::{http1, http2};
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
-use rustls::ServerConfig;
 use tokio::io::{AsyncRead, AsyncReadExt};
 use tokio::sync::watch;
 use tokio::time::Instant;
 use tower::Service;
 
+use super::Serving;
 use super::turns::Turns;
 use super::wire::Wire;
 use crate::proxy::body::Body;
@@ -24,24 +25,27 @@ use crate::proxy::link::Link;
 use crate::proxy::stall::Stall;
 use crate::proxy::{Exchange, Proxy};
 use crate::socket::Socket;
-use crate::stack::Stack;
+use crate::stack::{self, Stack};
 
 /// How HTTP/2 begins where nobody has agreed on it before (RFC 9113 §3.4).
 const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 /// hyper's own limit of header lines; another one costs an allocation for each head.
 const USUAL_HEADERS: usize = 100;
 
-/// How the connections of one proxy are served.
+/// How the connections of one proxy are served that come while its settings are the same.
 pub struct Conversation {
-    proxy: Arc<Proxy>,
-    stack: Stack,
+    serving: Serving,
+    current: Current,
     http1: http1::Builder,
     http2: http2::Builder<TokioExecutor>,
 }
 
 impl Conversation {
-    /// Hands the proxy's requests to `stack`.
-    pub fn new(proxy: Arc<Proxy>, stack: Stack) -> Self {
+    /// As the settings are now.
+    pub fn new(live: &mut watch::Receiver<Serving>) -> Self {
+        let serving = live.borrow_and_update().clone();
+        let current = Current { stack: stack::build(&serving.proxy), live: live.clone() };
+        let proxy = &serving.proxy;
         let mut http1 = http1::Builder::new();
         http1
             // Both are the wire's affair (`wire.rs`).
@@ -59,20 +63,19 @@ impl Conversation {
             // Beyond it, h2 refuses by itself, and tells nothing. So the door refuses first (`Door::call`).
             .max_header_list_size(u32::try_from(2 * proxy.max_header_size).unwrap_or(u32::MAX))
             .auto_date_header(false);
-        Self { proxy, stack, http1, http2 }
+        Self { serving, current, http1, http2 }
+    }
+
+    /// Who answers the requests of a connection at first.
+    pub fn proxy(&self) -> &Arc<Proxy> {
+        &self.serving.proxy
     }
 
     /// Serves one connection until it ends, or until `stop` and the end of what is under way.
     ///
     /// The large parts are boxed: an idle connection is to hold what it needs, and not what a handshake or HTTP/2 would.
-    pub async fn hold(
-        self: Arc<Self>,
-        socket: Socket,
-        tls: Option<Arc<ServerConfig>>,
-        peer: Option<IpAddr>,
-        mut stop: watch::Receiver<bool>,
-    ) {
-        let opening = Box::pin(tokio::time::timeout(self.proxy.header_read_timeout, self.open(socket, tls)));
+    pub async fn hold(self: Arc<Self>, socket: Socket, peer: Option<IpAddr>, mut stop: watch::Receiver<bool>) {
+        let opening = Box::pin(tokio::time::timeout(self.proxy().header_read_timeout, self.open(socket)));
         let opened = tokio::select! {
             opened = opening => opened.unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into())),
             // It has asked for nothing yet.
@@ -86,12 +89,12 @@ impl Conversation {
     }
 
     /// Shakes hands, and waits for the first bytes: the socket, and whether they begin HTTP/2.
-    async fn open(&self, socket: Socket, tls: Option<Arc<ServerConfig>>) -> io::Result<(Stall<Socket>, bool)> {
-        let socket = match tls {
-            Some(config) => socket.serve_tls(config).await?,
+    async fn open(&self, socket: Socket) -> io::Result<(Stall<Socket>, bool)> {
+        let socket = match &self.serving.tls {
+            Some(tls) => socket.serve_tls(tls.current()).await?,
             None => socket,
         };
-        let mut socket = Stall::new(socket, self.proxy.idle_timeout());
+        let mut socket = Stall::new(socket, self.proxy().idle_timeout());
         let (begun, http2) = begin_http(&mut socket).await?;
         socket.unread(begun);
         Ok((socket, http2))
@@ -99,8 +102,8 @@ impl Conversation {
 
     async fn hold_http1(&self, socket: Stall<Socket>, peer: Option<IpAddr>, mut stop: watch::Receiver<bool>) {
         let link = Arc::new(Link::default());
-        let wire = Wire::new(socket, Arc::clone(&link), Arc::clone(&self.proxy));
-        let door = Door { stack: self.stack.clone(), peer, link: Arc::clone(&link) };
+        let wire = Wire::new(socket, Arc::clone(&link), Arc::clone(self.proxy()));
+        let door = Door { current: RefCell::new(self.current.clone()), peer, link: Arc::clone(&link) };
         let mut connection = Turns::of(Box::pin(self.http1.serve_connection(TokioIo::new(wire), door).with_upgrades()));
         let ended = tokio::select! {
             ended = &mut connection => ended,
@@ -119,8 +122,8 @@ impl Conversation {
 
     async fn hold_http2(&self, socket: Stall<Socket>, peer: Option<IpAddr>, mut stop: watch::Receiver<bool>) {
         let link = Arc::new(Link::default());
-        let (unused, limit) = (self.proxy.header_read_timeout, self.proxy.idle_timeout());
-        let door = Door { stack: self.stack.clone(), peer, link: Arc::clone(&link) };
+        let (unused, limit) = (self.proxy().header_read_timeout, self.proxy().idle_timeout());
+        let door = Door { current: RefCell::new(self.current.clone()), peer, link: Arc::clone(&link) };
         let mut connection = Box::pin(self.http2.serve_connection(TokioIo::new(socket), door));
         let serving = async {
             let over = async {
@@ -192,9 +195,26 @@ async fn begin_http<T: AsyncRead + Unpin>(socket: &mut T) -> io::Result<(Bytes, 
     Ok((read.freeze(), http2))
 }
 
+/// The stack of the proxy as it is now.
+#[derive(Clone)]
+struct Current {
+    stack: Stack,
+    live: watch::Receiver<Serving>,
+}
+
+impl Current {
+    /// For one request. As long as nothing has changed, to find that out is one atomic load.
+    fn stack(&mut self) -> Stack {
+        if self.live.has_changed().unwrap_or(false) {
+            self.stack = stack::build(&self.live.borrow_and_update().proxy);
+        }
+        self.stack.clone()
+    }
+}
+
 /// Where hyper hands requests to the stack: knows who is on the other side.
 struct Door {
-    stack: Stack,
+    current: RefCell<Current>,
     peer: Option<IpAddr>,
     link: Arc<Link>,
 }
@@ -214,6 +234,7 @@ impl hyper::service::Service<Request<Incoming>> for Door {
             offloaded: false,
         };
         // Each layer of the stack is ready at any time.
-        self.stack.clone().call(exchange)
+        let mut stack = self.current.borrow_mut().stack();
+        stack.call(exchange)
     }
 }

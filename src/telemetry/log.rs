@@ -7,8 +7,8 @@ use std::panic::PanicHookInfo;
 use std::path::PathBuf;
 
 use tracing::Subscriber;
-use tracing_subscriber::EnvFilter;
 use tracing_subscriber::fmt::MakeWriter;
+use tracing_subscriber::{EnvFilter, reload};
 
 use crate::config::{Log, LogFormat};
 
@@ -36,20 +36,35 @@ pub enum LogError {
     /// Only the first call can win.
     #[error("a log has been set up before in this process")]
     Twice,
+    /// There is nothing to set the level of.
+    #[error("the log is gone")]
+    Gone,
+}
+
+/// What of a log can be changed while it is written.
+pub struct Level {
+    set: Box<dyn Fn(EnvFilter) -> Result<(), reload::Error> + Send + Sync>,
+}
+
+impl Level {
+    /// Lets pass what `level` says, from now on.
+    pub fn set(&self, level: &str) -> Result<(), LogError> {
+        (self.set)(filter(level)?).map_err(|_| LogError::Gone)
+    }
 }
 
 /// Sends every event of this process where `[log]` says, and panics too.
-pub fn init(config: &Log) -> Result<(), LogError> {
-    if let Some(path) = &config.file {
+pub fn init(config: &Log) -> Result<Level, LogError> {
+    let level = if let Some(path) = &config.file {
         let file = append(path)?;
-        install(subscriber(config, file, Looks { terminal: false, colour: false })?)?;
+        install(subscriber(config, file, Looks { terminal: false, colour: false })?)?
     } else {
         let terminal = io::stderr().is_terminal();
         let colour = terminal && std::env::var_os("NO_COLOR").is_none_or(|v| v.is_empty());
-        install(subscriber(config, io::stderr, Looks { terminal, colour })?)?;
-    }
+        install(subscriber(config, io::stderr, Looks { terminal, colour })?)?
+    };
     std::panic::set_hook(Box::new(on_panic));
-    Ok(())
+    Ok(level)
 }
 
 /// Stronger than any level: below it, this part of HTTP/2 writes down a request's target that it can't read, with the query and what is
@@ -69,23 +84,34 @@ fn append(path: &std::path::Path) -> Result<File, LogError> {
     OpenOptions::new().create(true).append(true).open(path).map_err(|source| LogError::File { path: path.to_owned(), source })
 }
 
-fn subscriber<W>(config: &Log, writer: W, looks: Looks) -> Result<Any, LogError>
+fn subscriber<W>(config: &Log, writer: W, looks: Looks) -> Result<(Any, Level), LogError>
 where
     W: for<'w> MakeWriter<'w> + Send + Sync + 'static,
 {
-    let filter = EnvFilter::try_new(&config.level).map_err(|source| LogError::Level { level: config.level.clone(), source })?;
-    let filter = filter.add_directive(QUIET.parse().expect("a constant, which the tests parse too"));
-    let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(writer).with_ansi(looks.colour);
+    let builder = tracing_subscriber::fmt().with_env_filter(filter(&config.level)?).with_writer(writer).with_ansi(looks.colour);
     let text = match config.format {
         LogFormat::Auto => looks.terminal,
         LogFormat::Text => true,
         LogFormat::Json => false,
     };
-    Ok(if text { Box::new(builder.finish()) } else { Box::new(builder.json().flatten_event(true).finish()) })
+    Ok(if text {
+        let builder = builder.with_filter_reloading();
+        let handle = builder.reload_handle();
+        (Box::new(builder.finish()), Level { set: Box::new(move |filter| handle.reload(filter)) })
+    } else {
+        let builder = builder.json().flatten_event(true).with_filter_reloading();
+        let handle = builder.reload_handle();
+        (Box::new(builder.finish()), Level { set: Box::new(move |filter| handle.reload(filter)) })
+    })
 }
 
-fn install(subscriber: Any) -> Result<(), LogError> {
-    tracing::subscriber::set_global_default(subscriber).map_err(|_| LogError::Twice)
+fn filter(level: &str) -> Result<EnvFilter, LogError> {
+    let filter = EnvFilter::try_new(level).map_err(|source| LogError::Level { level: level.to_owned(), source })?;
+    Ok(filter.add_directive(QUIET.parse().expect("a constant, which the tests parse too")))
+}
+
+fn install((subscriber, level): (Any, Level)) -> Result<Level, LogError> {
+    tracing::subscriber::set_global_default(subscriber).map(|()| level).map_err(|_| LogError::Twice)
 }
 
 fn on_panic(info: &PanicHookInfo<'_>) {
@@ -126,7 +152,7 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("log");
         std::fs::write(&path, "before\n").unwrap();
-        let subscriber = subscriber(config, append(&path).unwrap(), looks).unwrap();
+        let (subscriber, _) = subscriber(config, append(&path).unwrap(), looks).unwrap();
         tracing::subscriber::with_default(subscriber, what);
         let text = std::fs::read_to_string(&path).unwrap();
         text.strip_prefix("before\n").expect("appended, not replaced").to_owned()
@@ -152,6 +178,31 @@ mod tests {
         assert!(text.contains("high") && !text.contains("low"));
         let wrong = subscriber(&config("offramp=loud", LogFormat::Auto), io::sink, PLAIN).err().unwrap();
         assert!(wrong.to_string().contains("\"offramp=loud\"") && wrong.to_string().contains("allowed are"));
+    }
+
+    #[test]
+    fn inv10_another_level_holds_at_once_and_keeps_quiet_what_may_be_secret() {
+        for format in [LogFormat::Text, LogFormat::Json] {
+            let dir = tempfile::tempdir().unwrap();
+            let path = dir.path().join("log");
+            let (subscriber, level) = subscriber(&config("warn", format), append(&path).unwrap(), PLAIN).unwrap();
+            let tell = |what| {
+                tracing::debug!("{what}");
+                tracing::debug!(target: "h2::server", "malformed path {what}");
+            };
+            tracing::subscriber::with_default(subscriber, || {
+                tell("at first");
+                level.set("debug").unwrap();
+                tell("in between");
+                assert!(level.set("offramp=loud").is_err());
+                tell("still");
+                level.set("error").unwrap();
+                tell("at last");
+            });
+            let text = std::fs::read_to_string(&path).unwrap();
+            assert_eq!(text.lines().count(), 2, "{text}");
+            assert!(text.contains("in between") && text.contains("still") && !text.contains("malformed"), "{text}");
+        }
     }
 
     #[test]

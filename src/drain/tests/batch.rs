@@ -70,7 +70,7 @@ fn attempts(bench: &Bench, n: u128) -> u32 {
 }
 
 fn possible_duplicates(bench: &Bench) -> u64 {
-    bench.drain.runners[0].possible_duplicates.get()
+    bench.drain.runners()[0].possible_duplicates.get()
 }
 
 fn range(from: u128, to: u128) -> Vec<u128> {

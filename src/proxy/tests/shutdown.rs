@@ -68,7 +68,7 @@ async fn the_whole_way_works_over_unix_sockets() {
     config.forwarded = true;
     let listener = Listener::bind(&config.listen, &config.socket).await.unwrap();
     let proxy = Proxy::recording(config, OnFull::Pass, &[], Recorder::quick(), &Metrics::new(), None);
-    tokio::spawn(server::serve(listener, None, proxy, std::future::pending()));
+    tokio::spawn(server::serve(listener, watch::channel(Serving { proxy, tls: None }).1, std::future::pending()));
     let mut client = tokio::net::UnixStream::connect(dir.path().join("offramp")).await.unwrap();
     client.write_all(b"GET /x HTTP/1.1\r\nhost: a\r\nconnection: close\r\n\r\n").await.unwrap();
     let mut upstream = agent.accept().await.unwrap().0;
