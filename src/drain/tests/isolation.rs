@@ -125,3 +125,23 @@ async fn inv6_a_poisoned_lane_leaves_the_lag_of_the_others_as_it_is() {
     assert_eq!(longest_lag(|| Act::Fail(Cause::Status(422), None)).await, well);
     assert_eq!(longest_lag(|| Act::Lose).await, well);
 }
+
+#[tokio::test(start_paused = true)]
+async fn inv6_a_tenant_with_a_long_backlog_costs_the_others_one_turn() {
+    // One worker for all of them; the tenant's episodes are all older.
+    let graph = Graph::new(None, |_, _| Act::Take(Duration::from_millis(100)));
+    let bench = Bench::new(sink_config(1), &graph);
+    for n in 1..=3_000 {
+        bench.append(0, n).await;
+    }
+    for n in 1..=30 {
+        bench.append(n % 3 + 1, 3_000 + n).await;
+        tokio::time::sleep(secs(1)).await;
+    }
+    assert!(bench.count().pending > 2_000, "the tenant still waits");
+    for n in 3_001..=3_030_u128 {
+        let view = bench.queue.episode(Uuid::from_u128(n)).unwrap().unwrap();
+        let lag = view.sinks[0].delivered_at.map(|at| at - view.episode.captured_at);
+        assert!(lag.is_some_and(|ms| ms <= 300), "{n}: {lag:?}");
+    }
+}
