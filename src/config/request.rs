@@ -18,9 +18,9 @@ pub struct Service {
     pub headers: Vec<(HeaderName, Template)>,
     /// Answers that mean: it has it.
     pub success: StatusSet,
-    /// Other answers that mean it.
+    /// Answers that mean: it is there already.
     pub delivered_if: Option<Condition>,
-    /// What to do where the service has the episode and could make nothing of it.
+    /// What to do where the service has the episode and makes nothing of it.
     pub repair: Option<Repair>,
     /// How a delivery is proved; none = it can't be.
     pub confirm: Option<Proof>,

@@ -2,9 +2,10 @@
 //!
 //! What a service takes is data ([`config::request`](crate::config::request), and the presets in `src/config/presets/sinks/`); what its
 //! answers mean is said here once:
-//! - a status of `success`, or one of which `delivered_if` holds: it has it. Where `confirm` reads back, that is a promise
-//!   ([`Receipt::Accepted`]), and delivered is what the confirm request shows. Else it is a delivery.
-//! - an answer of which `repair.if` holds: it has it, and could make nothing of it. It is asked to try again, and the attempt has failed.
+//! - one of which `delivered_if` holds: the episode is there already.
+//! - one of which `repair.if` holds: the service has it, and makes nothing of it. It is asked to try again, and the episode followed.
+//! - a status of `success`: it has it. Where `confirm` reads back, that is a promise ([`Receipt::Accepted`]), and delivered is what the
+//!   confirm request shows. Else it is a delivery.
 //! - anything else is what its status says: retried, a pause, or a dead letter, as for every sink.
 //!
 //! A template that an episode has no value for is the episode's fault ([`Cause::Unfit`]): it is a dead letter, and its reason names the
@@ -17,7 +18,8 @@
 //!
 //! # The presets: how often is an episode there, and how is that known?
 //! - **lightrag**: once. Each `file_source` is taken once (409 "already contains"), and `offramp-ID` is the episode's. Proved:
-//!   `/documents/track_status/TRACK` says `processed`; after a restart the newest 200 documents are looked through instead.
+//!   `/documents/track_status/TRACK` says `processed`; after a restart the newest 200 documents are looked through instead, or the 409 says
+//!   it. What it failed on, or had in hand when it was killed, rests there until somebody asks to reprocess it: that is the repair.
 //! - **mem0**: at least once. No idempotency; what is in doubt is looked for by its id in the metadata of the run's memories.
 //! - **zep**: once, for as long as Zep remembers an `Idempotency-Key`; after that the look into the thread's newest 50 messages stands guard.
 //! - **cognee**: once. A dataset takes each text once; it can't be asked, so what is in doubt is sent again.
@@ -66,21 +68,26 @@ impl TemplatedSink {
         let over = episode(delivery);
         let answer = self.ask(&self.service.request, &over, true).await?;
         let read = read(&over, &answer);
+        if let Some(condition) = &self.service.delivered_if
+            && condition.holds(&read).map_err(|why| unfit("delivered_if", &why))?
+        {
+            return Ok(Receipt::Delivered);
+        }
+        let proof = self.service.confirm.as_ref().filter(|proof| proof.read_back);
         if let Some(repair) = &self.service.repair
             && repair.when.holds(&read).map_err(|why| unfit("repair.if", &why))?
         {
             let asked = self.ask(&repair.request, &over, true).await?;
-            return Err(self.client.refused(if asked.status.is_success() { &answer } else { &asked }));
+            if !asked.status.is_success() {
+                return Err(self.client.refused(&asked));
+            }
+            // Where nothing shows what became of that, the next attempt does.
+            return if proof.is_some() { Ok(Receipt::Accepted) } else { Err(self.client.refused(&answer)) };
         }
-        let has_it = self.service.success.contains(answer.status.as_u16())
-            || match &self.service.delivered_if {
-                Some(condition) => condition.holds(&read).map_err(|why| unfit("delivered_if", &why))?,
-                None => false,
-            };
-        if !has_it {
+        if !self.service.success.contains(answer.status.as_u16()) {
             return Err(self.client.refused(&answer));
         }
-        let Some(proof) = self.service.confirm.as_ref().filter(|proof| proof.read_back) else { return Ok(Receipt::Delivered) };
+        let Some(proof) = proof else { return Ok(Receipt::Delivered) };
         if needs_answer(&proof.request) {
             self.remember(delivery.episode.id, &answer);
         }

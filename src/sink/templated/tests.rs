@@ -154,6 +154,18 @@ async fn what_an_answer_means_is_what_the_keys_say() {
 }
 
 #[tokio::test]
+async fn what_is_repaired_is_followed_or_tried_again() {
+    let keys = "path = \"/\"\nrepair = { if = \"status == 409\", path = \"/retry/{{ id }}\" }";
+    let (url, played) = service(vec![answer(409, "it rests"), answer(204, "")]).await;
+    let error = sink(&url, keys).deliver(&delivery()).await.unwrap_err();
+    assert_eq!((error.cause, error.message.as_str()), (Cause::Status(409), "answered 409 Conflict: it rests"));
+    assert!(played.await.unwrap()[1].starts_with(&format!("POST /retry/{ID} HTTP/1.1\r\n")));
+    let (url, _) = service(vec![answer(409, ""), answer(200, "")]).await;
+    let keys = format!("{keys}\nconfirm = {{ path = \"/\", present = \"answer.there\" }}");
+    assert_eq!(sink(&url, &keys).deliver(&delivery()).await.unwrap(), Receipt::Accepted);
+}
+
+#[tokio::test]
 async fn inv10_what_a_service_repeats_of_a_header_is_not_told() {
     let keys = r#"
         path = "/"
