@@ -99,7 +99,7 @@ impl TemplatedSink {
         let id = delivery.episode.id;
         let known = self.answers().iter().find(|(other, _)| *other == id).map(|(_, answer)| answer.clone());
         let is_known = known.is_some();
-        let over = with(&episode(delivery), json!({ "answer": known.unwrap_or_else(|| json!({})) }));
+        let over = with(&episode(delivery), &json!({ "answer": known.unwrap_or_else(|| json!({})) }));
         let answer = match self.ask(&proof.request, &over, false).await {
             Err(error) if error.cause == Cause::Unfit && !is_known && needs_answer(&proof.request) => {
                 return Ok(Presence::Unknown);
@@ -191,11 +191,11 @@ fn episode(delivery: &Delivery) -> Value {
 fn read(over: &Value, answer: &Answer) -> Value {
     let text = String::from_utf8_lossy(&answer.body);
     let json: serde_json::Value = serde_json::from_slice(&answer.body).unwrap_or_else(|_| json!({}));
-    with(over, json!({ "status": answer.status.as_u16(), "text": text, "answer": json }))
+    with(over, &json!({ "status": answer.status.as_u16(), "text": text, "answer": json }))
 }
 
-fn with(over: &Value, more: serde_json::Value) -> Value {
-    merge_maps([over.clone(), Value::from(Serde(&more))]) // the last one wins
+fn with(over: &Value, more: &serde_json::Value) -> Value {
+    merge_maps([over.clone(), Value::from(Serde(more))]) // the last one wins
 }
 
 fn needs_answer(request: &Request) -> bool {

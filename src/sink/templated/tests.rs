@@ -14,6 +14,7 @@ use crate::queue::tests::episode as sample;
 /// What a service answers: status, further head lines, body. `None` breaks the connection off.
 type Script = Vec<Option<(u16, &'static str, String)>>;
 
+#[allow(clippy::unnecessary_wraps)] // an element of a script
 fn answer(status: u16, body: &str) -> Option<(u16, &'static str, String)> {
     Some((status, "", body.to_owned()))
 }

@@ -28,7 +28,7 @@ fn keys_that_are_given_win_over_the_presets() {
     assert!(proof.request.path.source().contains("track_status"), "what isn't given within a table is the preset's");
 }
 
-/// A document as LightRAG shows it.
+/// A document as `LightRAG` shows it.
 fn document(id: &str, status: &str, more: &str) -> String {
     format!(r#"{{"file_path":"offramp-{id}","status":"{status}","error_msg":"no credit","metadata":{{{more}}}}}"#)
 }
