@@ -1,4 +1,4 @@
-//! `type = "http"` with the preset `lightrag`, against LightRAG's own server from `PyPI`.
+//! `type = "http"` with the preset `lightrag`, against `LightRAG`'s own server from `PyPI`.
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
@@ -94,7 +94,7 @@ fn documents(address: SocketAddr) -> Vec<Value> {
     response.json()["documents"].as_array().unwrap().clone()
 }
 
-/// Episodes of three sessions. All of them say the same: what LightRAG takes once only.
+/// Episodes of three sessions. All of them say the same: what `LightRAG` takes once only.
 fn add(offramp: &Offramp, count: usize) {
     let episode = |n: usize| {
         let messages = json!([{ "role": "user", "content": "hi" }, { "role": "assistant", "content": "hello" }]);

@@ -20,7 +20,7 @@ pub static SUPPORT: Parts = Parts::new("tests/support", include_str!("requiremen
 /// What the comparison of direct and proxied conversations needs.
 pub static TRANSPARENT: Parts = Parts::new("tests/transparent", include_str!("../transparent/requirements.txt"));
 
-/// What LightRAG's server needs.
+/// What `LightRAG`'s server needs.
 pub static LIGHTRAG: Parts = Parts::new("tests/lightrag", include_str!("../lightrag/requirements.txt"));
 
 /// What the vendors' clients need.
