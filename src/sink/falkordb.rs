@@ -1,17 +1,17 @@
 //! `FalkorDB`: Cypher over RESP, with `GRAPH.QUERY`.
 //!
 //! # What is delivered
-//! The [statement](super::cypher) is one query, which the server runs wholly or not at all, and delivered means that it has answered: there is
+//! The statement (`sink/cypher.rs`) is one query, which the server runs wholly or not at all, and delivered means that it has answered: there is
 //! nothing to follow up. With the default statement an episode is there exactly once in effect, because each of its nodes is merged on
 //! its id, under a constraint that is made with the first connection. With a statement of one's own that depends on the statement: write
 //! `MERGE`. How stable what is written is, is Redis' business (`appendfsync`).
 //!
-//! Parameters are written into the query: see [`literal`] for what that changes (NUL).
+//! Parameters are written into the query: see `falkordb/literal.rs` for what that changes (NUL).
 //!
 //! # What goes wrong
 //! - No connection, TLS or hand-shake: another attempt, nothing is in doubt. A connection that was idle is tried before it is used.
 //! - The connection breaks, or nothing comes in `timeout`, while the query runs: in doubt. It is looked up by its id before it is sent again.
-//! - The server refuses: see [`failure`] for what is tried again, what pauses the sink, and what is a dead letter. Before the first episode
+//! - The server refuses: see `falkordb/failure.rs` for what is tried again, what pauses the sink, and what is a dead letter. Before the first episode
 //!   the server is asked to explain the statement, so one that it doesn't understand pauses the sink and kills nobody.
 
 mod failure;

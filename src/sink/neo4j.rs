@@ -1,7 +1,7 @@
 //! Neo4j, and whoever else speaks Bolt: Memgraph, `ArcadeDB`.
 //!
 //! # What is delivered
-//! The [statement](super::cypher) is run in a transaction of its own, and delivered means that the server has committed it: there is nothing
+//! The statement (`sink/cypher.rs`) is run in a transaction of its own, and delivered means that the server has committed it: there is nothing
 //! to follow up. With the default statement an episode is there exactly once in effect, because each of its nodes is merged on its id,
 //! under a constraint that is made with the first connection. With a statement of one's own that depends on the statement: write `MERGE`.
 //!
@@ -9,7 +9,7 @@
 //! - No connection, TLS or hand-shake: another attempt, nothing is in doubt. A connection that was idle is tried before it is used.
 //! - The connection breaks, or nothing comes in `timeout`, while the statement runs: in doubt. It is looked up by its id before it is sent
 //!   again. The server is told to give up its transaction after the same time.
-//! - The server refuses: see [`code`] for what is tried again, what pauses the sink, and what is a dead letter. Before the first episode the
+//! - The server refuses: see `neo4j/code.rs` for what is tried again, what pauses the sink, and what is a dead letter. Before the first episode the
 //!   server is asked to explain the statement, so one that it doesn't understand pauses the sink and kills nobody.
 //!
 //! Several episodes go in one transaction: all of them, or none.
