@@ -157,7 +157,12 @@ fn messages(offramp: &Offramp, what: &str, promised: Promised) -> Vec<Mark> {
     assert!(promised == Promised::Balance || gap == 0, "{what}: {status:#}");
     assert_eq!(offramp.metric("offramp_ledger_gap", &[]).map(|gap| gap.to_string()), Some(gap.to_string()), "{what}");
     let episodes = offramp.episodes();
-    assert_eq!(status["ledger"]["captured"], episodes.len() as u64 + gap, "{what}: {status:#}");
+    let ledger = |key: &str| status["ledger"][key].as_u64().unwrap();
+    let known: u64 = ["delivered", "dead", "purged", "expired", "pending"].map(ledger).iter().sum();
+    assert_eq!(ledger("captured"), known + gap, "{what}: {status:#}");
+    // Of an episode that was never synced a part may be there: it waits to be told as a dead letter that can't be read.
+    let whole = episodes.len() as u64;
+    assert!(whole == known || (promised == Promised::Balance && whole < known), "{what}: {whole} of {known} can be read");
     let marks: Vec<Mark> = episodes
         .iter()
         .map(|e| Mark::find(e["messages"][0]["content"].as_str().unwrap()).expect("a message of this test"))

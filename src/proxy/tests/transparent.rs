@@ -287,7 +287,7 @@ async fn inv1_an_upload_goes_on_while_the_client_reads_nothing() {
     }
     let (mut from_client, to_upstream) = (vec![0; UP], vec![b'u'; UP]);
     let both = async { tokio::join!(client.write_all(&to_upstream), upstream.read_exact(&mut from_client)) };
-    let (up, read) = tokio::time::timeout(Duration::from_secs(10), both).await.expect("the upload waits for the download");
+    let (up, read) = tokio::time::timeout(Duration::from_secs(60), both).await.expect("the upload waits for the download");
     up.unwrap();
     read.unwrap();
     assert!(from_client == to_upstream);

@@ -535,9 +535,13 @@ impl Oracle {
                 let dead: Vec<N> = self.disk.standing(sink, Some(State::Dead)).collect();
                 let mut all: Vec<N> = self.disk.standing(sink, None).collect();
                 all.retain(|n| self.claimed.iter().all(|(at, c)| at.0 != sink || c != n));
+                // One after the other: the next of a lane has its turn before it goes too.
+                all.sort_by_key(|n| given.place(*n));
                 for n in &all {
+                    let heads = self.disk.heads(given);
                     self.disk.give_up(*n, sink, given);
                     self.disk.lapse(*n, sink, true);
+                    self.disk.take_turns(&heads, given);
                 }
                 for n in &dead {
                     self.disk.lapse(*n, sink, true);
