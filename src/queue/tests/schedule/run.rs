@@ -309,6 +309,7 @@ impl Run {
     fn end(&mut self) -> Test {
         self.setup.kinds = u16::MAX;
         self.step(&Step::Mend)?;
+        self.step(&Step::Tick(1))?; // a handle that was given up is opened again
         for sink in [false, true] {
             // One that brings what nobody knows to be there, after faults, is ended by hand.
             let mut slices = 0;
