@@ -12,6 +12,7 @@ use offramp::demo::graph::faults::{Call, Fault, Times};
 use serde_json::{Value, json};
 
 use crate::support::offramp::{Offramp, run};
+use crate::support::wait_until;
 use crate::support::world::{LIMIT, World, exchange, lasting_port};
 use agent::{CANARY, CARD, Question};
 
@@ -217,6 +218,9 @@ fn files_with_canary(key: Option<&str>) -> usize {
     let mut offramp = world.start(&settings);
     assert_eq!(exchange(&offramp, &format!("{CANARY}-session"), &format!("{CANARY}-question")).status, 200);
     refused(&mut offramp);
+    // The pause is written down before the attempt is.
+    let error = |offramp: &Offramp| offramp.episodes()[0]["sinks"]["graphiti"]["last_error"].is_string();
+    assert!(wait_until(LIMIT, || error(&offramp)));
     offramp.kill();
     let holds = |file: &PathBuf| fs::read(file).unwrap().windows(CANARY.len()).any(|w| w == CANARY.as_bytes());
     let found = files(&world.dir().join("queue")).iter().filter(|file| holds(file)).count();
