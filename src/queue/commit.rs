@@ -122,7 +122,9 @@ impl Writer {
         if ops.is_empty() {
             return self.sync_if_due();
         }
-        batches(ops).into_iter().for_each(|ops| self.commit_batch(ops));
+        for ops in batches(ops) {
+            self.commit_batch(ops);
+        }
     }
 
     /// One batch: all transitions, one commit, then the answers.
