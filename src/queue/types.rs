@@ -264,6 +264,8 @@ pub struct Claim {
     pub at: u64,
     /// What was known of an earlier attempt when it was claimed. Anything but [`Sent::No`]: look it up before sending.
     pub sent: Sent,
+    /// Lines of its history by then: one more says that this claim has ended.
+    pub lines: u32,
     /// Why no further attempt may be made.
     pub exhausted: Option<&'static str>,
 }
