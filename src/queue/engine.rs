@@ -92,8 +92,8 @@ pub struct SinkState {
     /// The one under way, or the latest that this process has seen the end of.
     pub replay: Option<Replay>,
     pub settings: SinkSettings,
-    /// Whether any of its lanes is in `g`.
-    pub parks: bool,
+    /// How many of its lanes are in `g`.
+    pub parked: u64,
 }
 
 impl Engine {
@@ -334,7 +334,7 @@ impl Engine {
             row.ledger.dead += 1;
             txn.put_raw(keys::dead(sink, seq), Vec::new());
             if self.sink(sink).settings.park {
-                self.park(txn, sink, lane, seq);
+                self.park(txn, sink, lane, seq)?;
             }
         } else {
             row.ledger.delivered += 1;
@@ -372,7 +372,7 @@ impl SinkState {
             oldest,
             heads: Heads::default(),
             settings: SinkSettings::default(),
-            parks: false,
+            parked: 0,
             replay: None,
         }
     }

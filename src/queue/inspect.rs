@@ -31,6 +31,7 @@ impl Stats {
                     ledger: sink.row.ledger,
                     in_flight: sink.claimed.len() as u64,
                     delivered_kept: sink.row.delivered_kept,
+                    parked_lanes: sink.parked,
                     oldest_pending: sink.oldest.captured_at(),
                     paused: sink.paused.clone(),
                     longest_confirm_ms: sink.row.longest_confirm,

@@ -477,6 +477,8 @@ pub struct SinkStats {
     pub in_flight: u64,
     /// Receipts kept.
     pub delivered_kept: u64,
+    /// Lanes that are parked.
+    pub parked_lanes: u64,
     /// Capture time (ms) of the oldest pending episode.
     pub oldest_pending: Option<u64>,
     /// Why it is paused, if it is.
