@@ -160,11 +160,15 @@ fn captured(offramp: &Offramp, outcome: &str) -> f64 {
 fn inv3_inv8_inv9_requests_pass_a_full_disk_and_capture_goes_on_once_there_is_room() {
     let world = World::new();
     let Some(disk) = disk(&world) else { return };
-    let settings = world.settings().set("queue.path", "'disk/queue'").set("queue.min_free_disk", "'1MiB'");
+    let settings = world
+        .settings()
+        .set("queue.path", "'disk/queue'")
+        .set("queue.min_free_disk", "'1MiB'")
+        .set("queue.commit_wait", "'250ms'");
     let mut offramp = start(&world, &disk, &settings);
     world.stop_graph();
     let before = world.load(&offramp, "before", 100, 10);
-    assert_eq!(offramp.status()["ledger"]["captured"], 100);
+    offramp.wait_for_status("they are captured", LIMIT, |status| status["ledger"]["captured"] == 100);
 
     disk.fill(0);
     let refused = |offramp: &Offramp| captured(offramp, "queue_full") + captured(offramp, "failed");

@@ -44,8 +44,6 @@ fn inv2_inv4_inv5_inv8_after_each_kill_9_everything_answered_is_there_once_and_i
     let settings = world
         .settings()
         .set("proxy.listen", &format!("'127.0.0.1:{port}'"))
-        // The promise holds for a last byte that waited for its commit, and a noisy disk must not make an exception here.
-        .set("queue.commit_wait", "'30s'")
         .set("sink.workers", "100")
         .set("sink.timeout", "'5s'")
         .set("sink.confirm", "{ mode = 'read_back', timeout = '20s', poll = '50ms' }");

@@ -106,8 +106,6 @@ fn settings(world: &World, queue: &str) -> Settings {
         .settings()
         .set("proxy.upstream", &format!("'http://{}'", world.serve(agent())))
         .set("queue.path", &format!("'{queue}'"))
-        // The promise holds for a last byte that waited for its commit.
-        .set("queue.commit_wait", "'30s'")
         .set("sink.workers", "20")
         .set("sink.timeout", "'5s'")
         .set("sink.confirm", "{ mode = 'read_back', timeout = '20s', poll = '50ms' }")

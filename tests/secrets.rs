@@ -184,7 +184,9 @@ fn inv10_a_secret_leaves_no_trace_however_it_comes_and_whatever_happens() {
     world.resume_graph();
     let mut offramp = Offramp::start(world.dir(), &config);
     agent::ask(offramp.proxy("two"), &question());
-    offramp.wait_for_status("all of it is done", LIMIT, |status| status["ledger"]["pending"] == 0);
+    offramp.wait_for_status("all of it is done", LIMIT, |status| {
+        status["ledger"]["captured"] == SINKS * (done + 2) && status["ledger"]["pending"] == 0
+    });
     assert_answers_are_clean(&offramp);
     assert!(offramp.stop().success());
     assert_directory_is_clean(&world);

@@ -94,6 +94,7 @@ fn inv2_inv3_inv8_requests_go_on_while_a_real_disk_is_frozen() {
 fn requests_go_on(world: &World, disk: &impl Hangs) {
     let mut offramp = disk.start(world, &settings(world));
     let before = world.load(&offramp, "before", 60, 20);
+    offramp.wait_for_status("they are captured", LIMIT, |status| status["ledger"]["captured"] == 60);
 
     disk.stall();
     let began = Instant::now();
@@ -126,6 +127,7 @@ fn sigterm_ends_it_within_the_drain_timeout_although_the_disk_hangs() {
     let disk = kept(&world);
     let mut offramp = disk.start(&world, &settings(&world));
     let before = world.load(&offramp, "before", 40, 20);
+    offramp.wait_for_status("they are captured", LIMIT, |status| status["ledger"]["captured"] == 40);
     disk.stall();
     let meanwhile = world.load(&offramp, "meanwhile", 20, 20);
     assert_eq!((before.failed(), meanwhile.failed()), (0, 0));

@@ -72,6 +72,11 @@ fn left(status: &Status, why: &str) -> String {
 fn holds(sink: &SinkReport) -> String {
     let pending = format!("{} pending, the oldest for {}", count(sink.pending), seconds(sink.oldest_pending_seconds));
     let reason = sink.reason.as_deref().map_or_else(String::new, |reason| format!(": {}", line(reason)));
+    let parked = match sink.parked_lanes {
+        0 => String::new(),
+        n => format!("; {} parked for dead letters", plural(n, "lane")),
+    };
+    let pending = format!("{pending}{parked}");
     match sink.state.as_str() {
         "running" if sink.busy > 0 => format!("{pending}; {} under way, of {} workers", sink.busy, sink.workers),
         "running" => format!("{pending}; it waits for the next attempts"),
@@ -109,10 +114,12 @@ mod tests {
         let running = status("running", None);
         assert_eq!(
             left(&running, "after 3.0 s"),
-            "6 episodes pending, after 3.0 s\n  graphiti: 6 pending, the oldest for 42.5 s; 2 under way, of 5 workers"
+            "6 episodes pending, after 3.0 s\n  graphiti: 6 pending, the oldest for 42.5 s; 2 lanes parked for dead letters; 2 under way, of 5 workers"
         );
         let open = status("open", Some("connection refused"));
-        assert!(left(&open, "").ends_with("the oldest for 42.5 s; it is open: connection refused"));
+        assert!(
+            left(&open, "").ends_with("the oldest for 42.5 s; 2 lanes parked for dead letters; it is open: connection refused")
+        );
         assert_eq!(in_vain(&running, true), None);
         assert_eq!(in_vain(&open, true), None, "it may come back");
     }
@@ -122,6 +129,8 @@ mod tests {
         assert!(in_vain(&status("paused", None), false).is_some_and(|why| why.contains("offramp is not running")));
         let gone = Status::assemble(&stats(), &sinks()[1..], proxies(), Duration::ZERO, NOW);
         assert!(in_vain(&gone, true).is_some_and(|why| why.contains("no sink is configured")), "{gone:?}");
-        assert!(left(&gone, "").contains("graphiti: 6 pending, the oldest for 42.5 s; it is removed: no longer configured"));
+        assert!(left(&gone, "").contains(
+            "graphiti: 6 pending, the oldest for 42.5 s; 2 lanes parked for dead letters; it is removed: no longer configured"
+        ));
     }
 }

@@ -142,8 +142,14 @@ fn sink_cells(s: &SinkReport) -> [String; 12] {
         count(s.failed_attempts_total),
         if s.attempts_total == 0 { "-".to_owned() } else { seconds(s.avg_attempt_seconds) },
         oldest(s.pending, s.oldest_pending_seconds),
-        s.reason.clone().unwrap_or_default(),
+        why(s),
     ]
+}
+
+/// Why it doesn't run, and which of its lanes don't.
+fn why(s: &SinkReport) -> String {
+    let parked = (s.parked_lanes > 0).then(|| format!("{} parked for dead letters", plural(s.parked_lanes, "lane")));
+    s.reason.clone().into_iter().chain(parked).collect::<Vec<_>>().join("; ")
 }
 
 fn oldest(pending: u64, age: f64) -> String {
@@ -201,7 +207,7 @@ QUEUE  PENDING  IN FLIGHT  DEAD  KEPT      SIZE   ON DISK  OLDEST
 ok           6          2     1    13  20.0 KiB  64.0 KiB  42.5 s
 
 SINK      TYPE      STATE    BUSY  PENDING  DEAD  DELIVERED  ATTEMPTS  FAILED    MEAN  OLDEST  WHY
-graphiti  graphiti  running   2/5        6     1          3         8       5  13.2 s  42.5 s
+graphiti  graphiti  running   2/5        6     1          3         8       5  13.2 s  42.5 s  2 lanes parked for dead letters
 log       file      paused    0/1        0     0         10        10       0  500 ms       -  paused by an operator
 
 PROXY  LISTEN          UPSTREAM               IN FLIGHT  WAITING

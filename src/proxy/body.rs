@@ -35,7 +35,7 @@ use crate::capture::reassembly::Reassembly;
 use crate::capture::{Capture, Kept};
 use crate::episode::End;
 
-/// How long another task may take to flush what came before an error.
+/// How often it is looked whether another task has flushed what came before an error.
 const FLUSH: Duration = Duration::from_millis(20);
 
 /// A response's body: the upstream's, or a sentence of offramp's own.
@@ -89,9 +89,9 @@ struct Held {
 
 /// The last step of a body.
 enum Ending {
-    /// The error goes after the bytes before it, once they are flushed: in HTTP/1 one turn later. In HTTP/2 another task flushes, and
-    /// the reset of a stream takes back all of it that waits.
-    Broken(BodyError),
+    /// The error goes after the bytes before it, once they are flushed: in HTTP/1 one turn later, and with `patience` once the client has
+    /// taken what waits for it. In HTTP/2 another task flushes, as soon as it can, and the reset of a stream takes back all of it that waits.
+    Broken { error: BodyError, patience: bool },
     /// Nothing more.
     Over,
 }
@@ -248,11 +248,20 @@ impl Body {
     }
 
     fn poll_ending(&mut self, cx: &mut Context<'_>) -> Polled {
-        if let (Some(Ending::Broken(_)), Some(_), Some(timer)) = (&self.ending, &self.pace, &mut self.idle.timer) {
-            ready!(timer.as_mut().poll(cx));
+        if let Some(Ending::Broken { patience, .. }) = &self.ending {
+            if let (Some(pace), Some(timer)) = (&self.pace, &mut self.idle.timer) {
+                ready!(timer.as_mut().poll(cx));
+                while !pace.is_written() {
+                    timer.as_mut().reset(Instant::now() + FLUSH);
+                    ready!(timer.as_mut().poll(cx));
+                }
+            }
+            if *patience && self.link.as_ref().is_some_and(|link| link.is_behind()) {
+                return Poll::Pending; // the connection's turn comes when it can write
+            }
         }
         Poll::Ready(match self.ending.replace(Ending::Over) {
-            Some(Ending::Broken(error)) => Some(Err(error)),
+            Some(Ending::Broken { error, .. }) => Some(Err(error)),
             Some(Ending::Over) | None => None,
         })
     }
@@ -293,6 +302,9 @@ impl http_body::Body for Body {
         let error = match polled {
             Poll::Ready(Some(Ok(frame))) => {
                 this.idle.since = None;
+                if let Some(pace) = &this.pace {
+                    pace.gives();
+                }
                 let marked = match (&mut this.tap, frame.data_ref()) {
                     (Some(tap), Some(data)) => tap.tee.pass(data),
                     _ => false,
@@ -315,13 +327,18 @@ impl http_body::Body for Body {
             }
         };
         tracing::debug!(%error, "a response broke off");
-        if let Some(link) = &this.link
-            && (link.is_unframed() || error.is_reset())
-        {
-            link.reset();
-        }
+        let ends_with_it = this.size_hint().exact().is_none();
         drop(this.end(End::Error));
-        this.ending = Some(Ending::Broken(error));
+        let mut patience = true;
+        if let Some(link) = &this.link {
+            // A reset takes back what the client hasn't got, wherever it comes from. And a client that still sends may read nothing
+            // before it is done or stopped.
+            patience = !error.is_reset() && !link.is_unread();
+            if error.is_reset() || (link.is_unframed() && ends_with_it) {
+                link.reset();
+            }
+        }
+        this.ending = Some(Ending::Broken { error, patience });
         if this.pace.is_some() {
             this.idle.timer = Some(Box::pin(tokio::time::sleep(FLUSH)));
             return this.poll_ending(cx);

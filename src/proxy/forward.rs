@@ -198,6 +198,7 @@ impl Forwarding {
             response.body_mut().capture(capture, stream);
         }
         if let Some(pace) = self.pace.take() {
+            pace.gives();
             pace.clients_turn();
             response.body_mut().keep_pace(pace);
         }

@@ -40,12 +40,16 @@ pub struct Link {
     unframed: AtomicBool,
     /// The connection is to break, not to end.
     resets: AtomicBool,
+    /// The client has to take something before more can be written.
+    is_behind: AtomicBool,
     has_interim: AtomicBool,
     interim: Mutex<VecDeque<Bytes>>,
     tunnel: Mutex<Option<Tunnel>>,
     is_tunnel: AtomicBool,
     /// Of the responses of an HTTP/2 connection.
     paces: Mutex<Vec<Weak<Pace>>>,
+    /// Turns of it after which all that it had was written.
+    caught_up: Arc<AtomicUsize>,
 }
 
 /// Whose turn it is with a response on an HTTP/2 connection. There a client that takes nothing of one stream keeps hyper from polling
@@ -55,11 +59,24 @@ pub struct Pace {
     began: Instant,
     /// Since when the client is to take what there is, in milliseconds after `began`; [`UPSTREAMS_TURN`] if there is nothing.
     since: AtomicU64,
+    /// What `caught_up` said when a frame was last given to the connection.
+    given: AtomicUsize,
+    caught_up: Arc<AtomicUsize>,
 }
 
 const UPSTREAMS_TURN: u64 = u64::MAX;
 
 impl Pace {
+    /// Something more is to be written.
+    pub fn gives(&self) {
+        self.given.store(self.caught_up.load(Ordering::Acquire), Ordering::Relaxed);
+    }
+
+    /// Whether all was written since.
+    pub fn is_written(&self) -> bool {
+        self.caught_up.load(Ordering::Acquire) != self.given.load(Ordering::Relaxed)
+    }
+
     /// There is something to take.
     pub fn clients_turn(&self) {
         self.since.store(as_ms(self.began.elapsed()), Ordering::Relaxed);
@@ -160,6 +177,16 @@ impl Link {
         self.resets.load(Ordering::Relaxed)
     }
 
+    /// The client has to take something before more can be written, or no longer has.
+    pub fn set_behind(&self, is_behind: bool) {
+        self.is_behind.store(is_behind, Ordering::Relaxed);
+    }
+
+    /// Whether it has. The connection has its turn once it no longer has.
+    pub fn is_behind(&self) -> bool {
+        self.is_behind.load(Ordering::Relaxed)
+    }
+
     /// Passes on an interim response (1xx), to be written before the response itself.
     pub fn interim(&self, status: StatusCode, headers: &HeaderMap) {
         if self.is_unframed() {
@@ -185,13 +212,20 @@ impl Link {
 
     /// Watches the pace of a response. It is the upstream's turn.
     pub fn pace(&self) -> Arc<Pace> {
-        let pace = Arc::new(Pace { began: Instant::now(), since: AtomicU64::new(UPSTREAMS_TURN) });
+        let caught_up = Arc::clone(&self.caught_up);
+        let given = AtomicUsize::new(caught_up.load(Ordering::Acquire));
+        let pace = Arc::new(Pace { began: Instant::now(), since: AtomicU64::new(UPSTREAMS_TURN), given, caught_up });
         let mut paces = lock(&self.paces);
         if paces.len() == paces.capacity() {
             paces.retain(|pace| pace.strong_count() > 0);
         }
         paces.push(Arc::downgrade(&pace));
         pace
+    }
+
+    /// All that the HTTP/2 connection had to write is written.
+    pub fn catch_up(&self) {
+        self.caught_up.fetch_add(1, Ordering::AcqRel);
     }
 
     /// Whether the client has taken nothing of a response for so long, although there was something.

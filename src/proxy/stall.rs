@@ -3,16 +3,20 @@
 //! A peer that has stopped reading keeps hyper in a flush, where no body is polled and no timer of a body runs. So this limit sits
 //! below hyper, on the socket. It costs nothing while writes succeed.
 //!
-//! It also takes back what somebody has read who only wanted to see what comes.
+//! It also takes back what somebody has read who only wanted to see what comes, and tells a client's connection when its writes wait: to
+//! hyper a body that breaks off is the end of all that wasn't written yet, so the body waits with that ([`Link::is_behind`]).
 
 use std::io;
 use std::pin::Pin;
+use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use bytes::{Buf, Bytes};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::time::{Instant, Sleep};
+
+use super::link::Link;
 
 /// Fails a write with [`io::ErrorKind::TimedOut`] once no byte has moved in either direction for `limit`.
 pub struct Stall<T> {
@@ -23,12 +27,29 @@ pub struct Stall<T> {
     waiting: bool,
     /// Read already, and to be read again.
     unread: Bytes,
+    /// Told when writes wait, and when they no longer do.
+    link: Option<Arc<Link>>,
+    behind: bool,
 }
 
 impl<T> Stall<T> {
     /// Wraps a socket.
     pub fn new(io: T, limit: Duration) -> Self {
-        Self { io, limit, timer: None, waiting: false, unread: Bytes::new() }
+        Self { io, limit, timer: None, waiting: false, unread: Bytes::new(), link: None, behind: false }
+    }
+
+    /// Tells this connection of its writes.
+    pub fn tell(&mut self, link: Arc<Link>) {
+        self.link = Some(link);
+    }
+
+    fn set_behind(&mut self, behind: bool) {
+        if self.behind != behind
+            && let Some(link) = &self.link
+        {
+            self.behind = behind;
+            link.set_behind(behind);
+        }
     }
 
     /// The socket.
@@ -47,6 +68,7 @@ impl<T> Stall<T> {
     }
 
     fn poll_stalled<R>(&mut self, polled: Poll<io::Result<R>>, cx: &mut Context<'_>) -> Poll<io::Result<R>> {
+        self.set_behind(polled.is_pending());
         if polled.is_ready() {
             self.waiting = false;
             return polled;
@@ -99,7 +121,9 @@ impl<T: AsyncWrite + Unpin> AsyncWrite for Stall<T> {
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.io).poll_flush(cx)
+        let polled = Pin::new(&mut self.io).poll_flush(cx);
+        self.set_behind(polled.is_pending());
+        polled
     }
 
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {

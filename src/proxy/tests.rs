@@ -390,6 +390,15 @@ pub async fn eventually(holds: impl Fn() -> bool) {
     .expect("the condition came about");
 }
 
+/// Writes until every buffer on the way is full: how much.
+pub async fn fill(stream: &mut TcpStream) -> usize {
+    let (mut written, block) = (0, vec![b'x'; 1 << 16]);
+    while let Ok(sent) = tokio::time::timeout(Duration::from_millis(100), stream.write(&block)).await {
+        written += sent.unwrap();
+    }
+    written
+}
+
 /// Whether nothing comes for a moment: the only way to see that something is held back.
 pub async fn is_silent(stream: &mut TcpStream) -> bool {
     let mut byte = [0];

@@ -86,5 +86,6 @@ pub fn count_first(
     waiting.sent = Sent::Began(now);
     waiting.time = times::give(txn, sink, lane, waiting.time)?;
     txn.put(keys::waiting(sink, lane, seq), &waiting)?;
-    Ok(Claim { sink, lane, seq, attempts: waiting.attempts, at: waiting.time.ms(), sent: Sent::No, exhausted: None })
+    let Waiting { attempts, time, entries: lines, .. } = waiting;
+    Ok(Claim { sink, lane, seq, attempts, at: time.ms(), sent: Sent::No, lines, exhausted: None })
 }

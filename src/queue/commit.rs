@@ -4,7 +4,7 @@
 //! wakes it; where several requests waited before, it gives those a moment to come back. The buffer is bounded by bytes: beyond that the
 //! queue refuses, and the request goes on without it.
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, PoisonError};
 use std::time::{Duration, Instant};
@@ -368,7 +368,7 @@ impl Writer {
                     Ok(_) | Err(_) => Err(AppendError::Failed),
                 })),
                 (Op::Claim(sink, _, reply), Ok(Outcome::Claims(claims))) => {
-                    self.in_flight(|set| set.extend(claims.claims.iter().map(|c| (sink, c.seq))));
+                    self.in_flight(|map| map.extend(claims.claims.iter().map(|c| ((sink, c.seq), c.lines))));
                     if let Err(Ok(unheard)) = reply.send(Ok(claims)) {
                         self.unclaim(&unheard.claims);
                     }
@@ -381,8 +381,8 @@ impl Writer {
                 (Op::Release(place), Err(_)) => rung.extend(self.shared.holds.release(place)), // it may not have come to that
                 (Op::Accepted(_) | Op::Release(_), _) => {}
                 (Op::Finish(claim, ..), _) => {
-                    self.in_flight(|set| {
-                        set.remove(&(claim.sink, claim.seq));
+                    self.in_flight(|map| {
+                        map.remove(&(claim.sink, claim.seq));
                     });
                     rung.insert(claim.sink);
                 }
@@ -426,7 +426,7 @@ impl Writer {
         self.shared.sinks.ring(|sink| rung.contains(&sink));
     }
 
-    fn in_flight(&self, change: impl FnOnce(&mut HashSet<(SinkId, Seq)>)) {
+    fn in_flight(&self, change: impl FnOnce(&mut HashMap<(SinkId, Seq), u32>)) {
         change(&mut self.shared.in_flight.write().unwrap_or_else(PoisonError::into_inner));
     }
 
@@ -437,7 +437,7 @@ impl Writer {
                 sink.claimed.remove(claim);
             }
         }
-        self.in_flight(|set| set.retain(|at| !claims.iter().any(|c| (c.sink, c.seq) == *at)));
+        self.in_flight(|map| map.retain(|at, _| !claims.iter().any(|c| (c.sink, c.seq) == *at)));
         self.publish();
     }
 }

@@ -92,8 +92,8 @@ pub struct SinkState {
     /// The one under way, or the latest that this process has seen the end of.
     pub replay: Option<Replay>,
     pub settings: SinkSettings,
-    /// Whether any of its lanes is in `g`.
-    pub parks: bool,
+    /// How many of its lanes are in `g`.
+    pub parked: u64,
 }
 
 impl Engine {
@@ -205,7 +205,8 @@ impl Engine {
                     txn.put(key, &waiting)?;
                 }
             }
-            claims.push(Claim { sink: id, lane, seq, attempts: waiting.attempts, at: waiting.time.ms(), sent, exhausted });
+            let Waiting { attempts, time, entries: lines, .. } = waiting;
+            claims.push(Claim { sink: id, lane, seq, attempts, at: time.ms(), sent, lines, exhausted });
         }
         // All of them or, where a read failed, none: nobody would ever end a claim that he wasn't told of.
         let claimed = &mut self.sink(id).claimed;
@@ -333,7 +334,7 @@ impl Engine {
             row.ledger.dead += 1;
             txn.put_raw(keys::dead(sink, seq), Vec::new());
             if self.sink(sink).settings.park {
-                self.park(txn, sink, lane, seq);
+                self.park(txn, sink, lane, seq)?;
             }
         } else {
             row.ledger.delivered += 1;
@@ -371,7 +372,7 @@ impl SinkState {
             oldest,
             heads: Heads::default(),
             settings: SinkSettings::default(),
-            parks: false,
+            parked: 0,
             replay: None,
         }
     }

@@ -31,6 +31,7 @@ impl Stats {
                     ledger: sink.row.ledger,
                     in_flight: sink.claimed.len() as u64,
                     delivered_kept: sink.row.delivered_kept,
+                    parked_lanes: sink.parked,
                     oldest_pending: sink.oldest.captured_at(),
                     paused: sink.paused.clone(),
                     longest_confirm_ms: sink.row.longest_confirm,
@@ -76,12 +77,16 @@ fn standing(
     seq: Seq,
     (sink, lane): (SinkId, Lane),
 ) -> Result<Standing, TxnError> {
-    let prefix = keys::histories(seq, sink);
-    let mut history: Vec<Attempt> = Vec::new();
-    txn.scan(prefix.clone()..keys::end_of(&prefix), &mut |key, line| {
-        history.extend(shared.seals.decode::<Attempt>(line, key).ok());
-        true
-    })?;
+    // They are from the same moment if the rows are the same before and after the rest was read.
+    let mut rows = rows(txn, sink, lane, seq)?;
+    let (history, in_flight) = loop {
+        let in_flight = rows.0.as_ref().is_some_and(|waiting| shared.is_in_flight(sink, seq, waiting.entries));
+        let history = history(shared, txn, sink, seq)?;
+        let before = std::mem::replace(&mut rows, self::rows(txn, sink, lane, seq)?);
+        if rows == before {
+            break (history, in_flight);
+        }
+    };
     // Not the last line's: one that ends for its age or its attempts without a further one has nothing to say.
     let last_error = history.iter().rev().find_map(|a| a.error.clone());
     let mut at = Standing {
@@ -105,14 +110,10 @@ fn standing(
         (at.attempts, at.since, at.time, at.sent) = (was.attempts, was.since, was.time, was.sent);
         (at.priority, at.deaths) = (was.priority, was.deaths);
     };
-    let mut waiting = txn.get::<Waiting>(&keys::waiting(sink, lane, seq))?;
-    let ended = if waiting.is_some() { None } else { txn.get::<Ended>(&keys::ended(seq, sink))? };
-    if waiting.is_none() && ended.is_none() {
-        waiting = txn.get(&keys::waiting(sink, lane, seq))?; // put back in between
-    }
+    let (waiting, ended) = rows;
     if let Some(waiting) = waiting {
         was(&mut at, &waiting);
-        if shared.is_in_flight(sink, seq) {
+        if in_flight {
             at.state = State::InFlight;
         } else {
             let later = waiting.not_before != PARKED && waiting.not_before > shared.clock.now_ms();
@@ -130,6 +131,28 @@ fn standing(
         }
     }
     Ok(at)
+}
+
+/// How an episode stands at a sink: it waits, or it has ended.
+fn rows(txn: &Txn<'_>, sink: SinkId, lane: Lane, seq: Seq) -> Result<(Option<Waiting>, Option<Ended>), TxnError> {
+    let waiting = || txn.get::<Waiting>(&keys::waiting(sink, lane, seq));
+    if let Some(waiting) = waiting()? {
+        return Ok((Some(waiting), None));
+    }
+    match txn.get(&keys::ended(seq, sink))? {
+        Some(ended) => Ok((None, Some(ended))),
+        None => Ok((waiting()?, None)), // put back in between
+    }
+}
+
+fn history(shared: &Shared, txn: &Txn<'_>, sink: SinkId, seq: Seq) -> Result<Vec<Attempt>, TxnError> {
+    let prefix = keys::histories(seq, sink);
+    let mut history = Vec::new();
+    txn.scan(prefix.clone()..keys::end_of(&prefix), &mut |key, line| {
+        history.extend(shared.seals.decode::<Attempt>(line, key).ok());
+        true
+    })?;
+    Ok(history)
 }
 
 /// The dead letter that a lane is parked for.

@@ -11,27 +11,42 @@ use super::{Lane, Seq, SinkId, SinkSettings, keys};
 /// The not-before of the head of a parked lane: no clock and no delay comes to it.
 pub const PARKED: u64 = u64::MAX;
 
+/// How many lanes of a sink are parked.
+pub(super) fn count(txn: &Txn<'_>, sink: SinkId) -> Result<u64, TxnError> {
+    let (mut lanes, mut last, prefix) = (0, None, keys::parks(sink));
+    txn.scan(prefix.clone()..keys::end_of(&prefix), &mut |key, _| {
+        let lane = keys::lane_of_waiting(key);
+        lanes += u64::from(lane != last);
+        last = lane;
+        true
+    })?;
+    Ok(lanes)
+}
+
 impl Engine {
     /// Whether a lane waits for a dead letter.
     pub(super) fn is_parked(&self, txn: &Txn<'_>, sink: SinkId, lane: Lane) -> Result<bool, TxnError> {
-        let any = self.sinks.get(&sink).is_some_and(|sink| sink.parks);
+        let any = self.sinks.get(&sink).is_some_and(|sink| sink.parked > 0);
         Ok(any && txn.first(&keys::parked(sink, lane))?.is_some())
     }
 
     /// Has a lane wait for a dead letter; its head is to be looked at then.
-    pub(super) fn park(&mut self, txn: &mut Txn<'_>, sink: SinkId, lane: Lane, seq: Seq) {
+    pub(super) fn park(&mut self, txn: &mut Txn<'_>, sink: SinkId, lane: Lane, seq: Seq) -> Result<(), TxnError> {
+        let parked = self.is_parked(txn, sink, lane)?;
+        self.sink(sink).parked += u64::from(!parked);
         txn.put_raw(keys::park(sink, lane, seq), Vec::new());
-        self.sink(sink).parks = true;
+        Ok(())
     }
 
     /// A lane no longer waits for this dead letter; its head is to be looked at then. Whether it did.
     pub(super) fn unpark(&mut self, txn: &mut Txn<'_>, sink: SinkId, lane: Lane, seq: Seq) -> Result<bool, TxnError> {
         let key = keys::park(sink, lane, seq);
-        if !self.sink(sink).parks || txn.get_raw(&key)?.is_none() {
+        if self.sink(sink).parked == 0 || txn.get_raw(&key)?.is_none() {
             return Ok(false);
         }
         txn.remove(key);
-        self.sink(sink).parks = txn.first(&keys::parks(sink))?.is_some();
+        let parked = self.is_parked(txn, sink, lane)?;
+        self.sink(sink).parked -= u64::from(!parked);
         self.freed.insert(sink);
         Ok(true)
     }
@@ -39,7 +54,7 @@ impl Engine {
     /// Sets what concerns a sink. If it doesn't park, some of the lanes that it parked before go on: how many, [`SWEEP`] if there may be more.
     pub fn configure(&mut self, txn: &mut Txn<'_>, sink: SinkId, settings: SinkSettings, now: u64) -> Result<u64, TxnError> {
         self.sink(sink).settings = settings;
-        if settings.park || !self.sink(sink).parks {
+        if settings.park || self.sink(sink).parked == 0 {
             return Ok(0);
         }
         let (mut rows, prefix) = (Vec::new(), keys::parks(sink));

@@ -12,6 +12,7 @@ use super::append::Places;
 use super::engine::{Engine, Limits, SinkState};
 use super::heads::Heads;
 use super::keys;
+use super::park;
 use super::replay::{self, Course};
 use super::rows::{Meta, SinkRow};
 use super::seal::Seals;
@@ -85,7 +86,7 @@ pub fn reload(engine: &mut Engine) -> Result<(), TxnError> {
         let mut sink = SinkState::new(name, row);
         sink.open_reason(&engine.seals, id);
         sink.replay = replay::load(&txn, &engine.seals, id)?;
-        sink.parks = txn.first(&keys::parks(id))?.is_some();
+        sink.parked = park::count(&txn, id)?;
         sinks.insert(id, sink);
     }
     // All or nothing: half of it would be committed one day.

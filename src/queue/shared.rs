@@ -1,6 +1,6 @@
 //! What the writer shares with everyone: the operations that wait for it, and how things stand.
 
-use std::collections::HashSet;
+use std::collections::HashMap;
 use std::pin::Pin;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, RwLock};
@@ -103,7 +103,8 @@ pub struct Shared {
     /// When the commit under way began (ms), 0 when there is none.
     pub(super) committing: AtomicU64,
     pub(super) stats: RwLock<Arc<Stats>>,
-    pub(super) in_flight: RwLock<HashSet<(SinkId, Seq)>>,
+    /// What is claimed, and how many lines of history it had then.
+    pub(super) in_flight: RwLock<HashMap<(SinkId, Seq), u32>>,
     pub sinks: Sinks,
 }
 
@@ -159,8 +160,9 @@ impl Shared {
         self.stats.read().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
-    pub fn is_in_flight(&self, sink: SinkId, seq: Seq) -> bool {
-        self.in_flight.read().unwrap_or_else(PoisonError::into_inner).contains(&(sink, seq))
+    /// Whether an episode with so many lines of history is claimed. A claim's end can be read before this hears of it.
+    pub fn is_in_flight(&self, sink: SinkId, seq: Seq, lines: u32) -> bool {
+        self.in_flight.read().unwrap_or_else(PoisonError::into_inner).get(&(sink, seq)) == Some(&lines)
     }
 
     /// Hands an operation to the writer.

@@ -223,6 +223,30 @@ fn inv5_a_redriven_episode_goes_back_to_its_place() {
 }
 
 #[test]
+fn an_attempt_whose_end_can_be_read_is_not_shown_as_under_way() {
+    let bench = Bench::new(config());
+    bench.append("s", 1, &["a"]).unwrap();
+    let shown = || {
+        let standing = bench.queue.episode(Uuid::from_u128(1)).unwrap().unwrap().sinks.remove(0);
+        (standing.state, standing.history.len())
+    };
+    let claim = bench.claim("a", 1)[0];
+    assert_eq!(shown(), (State::InFlight, 0));
+    // The moment in which its end is committed and nobody has been told.
+    let store = bench.store();
+    let mut side = bench.queue.writer();
+    let WriterSide::Inline(inline) = &mut *side else { unreachable!() };
+    let mut txn = Txn::new(&store);
+    let line = Attempt { at: START, attempt: 1, outcome: "retry".into(), status: None, error: None, duration_ms: 1 };
+    inline.engine.finish(&mut txn, &claim, Finish::Retry { delay: 0, sent: Sent::No }, Some(&line), START).unwrap();
+    store.commit(inline.engine.close(txn).unwrap(), true).unwrap();
+    drop(side);
+    assert_eq!(shown(), (State::Pending, 1));
+    assert_eq!(bench.claim("a", 1).len(), 1);
+    assert_eq!(shown(), (State::InFlight, 1));
+}
+
+#[test]
 fn inv6_a_waiting_lane_does_not_hold_up_another() {
     let bench = Bench::new(config());
     bench.append("s", 1, &["a"]).unwrap();

@@ -264,6 +264,8 @@ pub struct Claim {
     pub at: u64,
     /// What was known of an earlier attempt when it was claimed. Anything but [`Sent::No`]: look it up before sending.
     pub sent: Sent,
+    /// Lines of its history by then: one more says that this claim has ended.
+    pub lines: u32,
     /// Why no further attempt may be made.
     pub exhausted: Option<&'static str>,
 }
@@ -475,6 +477,8 @@ pub struct SinkStats {
     pub in_flight: u64,
     /// Receipts kept.
     pub delivered_kept: u64,
+    /// Lanes that are parked.
+    pub parked_lanes: u64,
     /// Capture time (ms) of the oldest pending episode.
     pub oldest_pending: Option<u64>,
     /// Why it is paused, if it is.

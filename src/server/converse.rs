@@ -2,8 +2,10 @@
 
 use std::cell::RefCell;
 use std::convert::Infallible;
+use std::future::poll_fn;
 use std::io;
 use std::net::IpAddr;
+use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -100,8 +102,9 @@ impl Conversation {
         Ok((socket, http2))
     }
 
-    async fn hold_http1(&self, socket: Stall<Socket>, peer: Option<IpAddr>, mut stop: watch::Receiver<bool>) {
+    async fn hold_http1(&self, mut socket: Stall<Socket>, peer: Option<IpAddr>, mut stop: watch::Receiver<bool>) {
         let link = Arc::new(Link::default());
+        socket.tell(Arc::clone(&link));
         let wire = Wire::new(socket, Arc::clone(&link), Arc::clone(self.proxy()));
         let door = Door { current: RefCell::new(self.current.clone()), peer, link: Arc::clone(&link) };
         let mut connection = Turns::of(Box::pin(self.http1.serve_connection(TokioIo::new(wire), door).with_upgrades()));
@@ -120,8 +123,9 @@ impl Conversation {
         }
     }
 
-    async fn hold_http2(&self, socket: Stall<Socket>, peer: Option<IpAddr>, mut stop: watch::Receiver<bool>) {
+    async fn hold_http2(&self, mut socket: Stall<Socket>, peer: Option<IpAddr>, mut stop: watch::Receiver<bool>) {
         let link = Arc::new(Link::default());
+        socket.tell(Arc::clone(&link));
         let (unused, limit) = (self.proxy().header_read_timeout, self.proxy().idle_timeout());
         let door = Door { current: RefCell::new(self.current.clone()), peer, link: Arc::clone(&link) };
         let mut connection = Box::pin(self.http2.serve_connection(TokioIo::new(socket), door));
@@ -133,12 +137,12 @@ impl Conversation {
                 }
             };
             tokio::select! {
-                ended = connection.as_mut() => return ended,
+                ended = telling(connection.as_mut(), &link) => return ended,
                 () = over => connection.as_mut().graceful_shutdown(),
             }
             // A client that doesn't take its leave is left.
             tokio::select! {
-                ended = connection.as_mut() => ended,
+                ended = telling(connection.as_mut(), &link) => ended,
                 () = idle(&link, unused) => Ok(()),
             }
         };
@@ -153,6 +157,18 @@ impl Conversation {
             tracing::debug!(%error, "a client's connection ended");
         }
     }
+}
+
+/// A connection of HTTP/2, which tells after each turn whether it has written all that it had.
+async fn telling<F: Future>(mut connection: Pin<&mut F>, link: &Link) -> F::Output {
+    poll_fn(|cx| {
+        let polled = connection.as_mut().poll(cx);
+        if !link.is_behind() {
+            link.catch_up();
+        }
+        polled
+    })
+    .await
 }
 
 /// Resolves when offramp stops.

@@ -71,6 +71,9 @@ pub struct SinkReport {
     pub pending: u64,
     /// Dead letters.
     pub dead: u64,
+    /// Lanes that wait for a dead letter to be redriven or purged (`on_dead = "park"`).
+    #[serde(default)]
+    pub parked_lanes: u64,
     /// Episodes confirmed.
     pub delivered_total: u64,
     /// Attempts ended.
@@ -173,6 +176,7 @@ impl SinkReport {
             busy: sink.busy,
             pending: stats.ledger.pending,
             dead: stats.ledger.dead,
+            parked_lanes: stats.parked_lanes,
             delivered_total: stats.ledger.delivered,
             attempts_total: sink.attempts_total,
             failed_attempts_total: sink.failed_attempts_total,
@@ -278,6 +282,7 @@ fn of<'a>(stats: &'a Stats, sink: &str) -> &'a SinkStats {
         ledger: Ledger { captured: 0, delivered: 0, dead: 0, purged: 0, expired: 0, pending: 0 },
         in_flight: 0,
         delivered_kept: 0,
+        parked_lanes: 0,
         oldest_pending: None,
         paused: None,
         longest_confirm_ms: 0,
@@ -328,6 +333,7 @@ pub(crate) mod tests {
                     ledger: graphiti,
                     in_flight: 2,
                     delivered_kept: 3,
+                    parked_lanes: 2,
                     oldest_pending: Some(NOW - 42_500),
                     paused: None,
                     longest_confirm_ms: 0,
@@ -338,6 +344,7 @@ pub(crate) mod tests {
                     ledger: log,
                     in_flight: 0,
                     delivered_kept: 10,
+                    parked_lanes: 0,
                     oldest_pending: None,
                     paused: None,
                     longest_confirm_ms: 0,
@@ -396,10 +403,10 @@ pub(crate) mod tests {
                           "oldest_pending_seconds": 42.5},
                 "sinks": [
                     {"name": "graphiti", "type": "graphiti", "state": "running", "reason": null, "workers": 5, "busy": 2, "pending": 6,
-                     "dead": 1, "delivered_total": 3, "attempts_total": 8, "failed_attempts_total": 5, "avg_attempt_seconds": 13.25,
+                     "dead": 1, "parked_lanes": 2, "delivered_total": 3, "attempts_total": 8, "failed_attempts_total": 5, "avg_attempt_seconds": 13.25,
                      "oldest_pending_seconds": 42.5},
                     {"name": "log", "type": "file", "state": "paused", "reason": "paused by an operator", "workers": 1, "busy": 0,
-                     "pending": 0, "dead": 0, "delivered_total": 10, "attempts_total": 10, "failed_attempts_total": 0,
+                     "pending": 0, "dead": 0, "parked_lanes": 0, "delivered_total": 10, "attempts_total": 10, "failed_attempts_total": 0,
                      "avg_attempt_seconds": 0.5, "oldest_pending_seconds": 0.0}
                 ],
                 "proxies": [{"name": "agent", "listen": "127.0.0.1:8880", "upstream": "http://127.0.0.1:8881", "in_flight": 3,

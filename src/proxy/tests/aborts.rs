@@ -2,6 +2,8 @@
 //! place in the line.
 
 use std::panic::AssertUnwindSafe;
+use std::pin::Pin;
+use std::task::Poll;
 use std::time::Instant;
 
 use super::peer::{Asked, Client, End, Framing, Http, Leave, Upstream, VERSIONS};
@@ -362,4 +364,78 @@ async fn inv1_what_came_before_the_break_is_not_overtaken_by_it() {
         }
         running.idle().await;
     }
+}
+
+#[tokio::test]
+async fn inv1_a_slow_client_gets_all_that_came_before_the_break() {
+    for version in ["1.1", "1.0"] {
+        let agent = Agent::new().await;
+        let running = start(proxy_to(agent.at()), Recorder::quick()).await;
+        let mut client = running.connect().await;
+        client.write_all(format!("GET /x HTTP/{version}\r\nhost: a\r\n\r\n").as_bytes()).await.unwrap();
+        let mut upstream = agent.accept().await;
+        read_head(&mut upstream).await.unwrap();
+        upstream.write_all(b"HTTP/1.1 200 OK\r\ncontent-length: 1000000000\r\n\r\n").await.unwrap();
+        let down = fill(&mut upstream).await;
+        drop(upstream);
+        read_head(&mut client).await.unwrap();
+        let (mut got, mut piece) = (0, vec![0; 1 << 16]);
+        loop {
+            // It ends before it is complete, which is break enough: no reset, which would take back what is on its way.
+            let read = client.read(&mut piece).await.unwrap();
+            if read == 0 {
+                break;
+            }
+            got += read;
+            // The slowness itself: the end comes to offramp while it has much of the rest.
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
+        assert_eq!(got, down, "{version}");
+        running.idle().await;
+    }
+}
+
+#[tokio::test]
+async fn inv1_a_slow_client_of_http2_gets_all_that_came_before_the_break() {
+    let agent = Agent::new().await;
+    let running = start(proxy_to(agent.at()), Recorder::quick()).await;
+    let socket = tokio::net::TcpSocket::new_v4().unwrap();
+    socket.set_recv_buffer_size(1 << 16).unwrap();
+    let socket = socket.connect(running.at).await.unwrap();
+    let mut wide = h2::client::Builder::new();
+    wide.initial_window_size(1 << 30).initial_connection_window_size(1 << 30);
+    let (mut client, mut connection) = wide.handshake::<_, bytes::Bytes>(socket).await.unwrap();
+    let (asked, _) = client.send_request(http::Request::get("http://a/x").body(()).unwrap(), true).unwrap();
+    let mut upstream = tokio::select! {
+        ended = &mut connection => panic!("{ended:?}"),
+        upstream = agent.accept() => upstream,
+    };
+    read_head(&mut upstream).await.unwrap();
+    upstream.write_all(b"HTTP/1.1 200 OK\r\ncontent-length: 1000000000\r\n\r\n").await.unwrap();
+    let down = fill(&mut upstream).await;
+    drop(upstream);
+    let reading = async {
+        let mut body = asked.await.unwrap().into_body();
+        let mut got = 0;
+        loop {
+            match body.data().await {
+                Some(Ok(data)) => got += data.len(),
+                Some(Err(error)) => return (got, error.is_reset()),
+                None => panic!("it looks complete"),
+            }
+        }
+    };
+    let mut reading = std::pin::pin!(reading);
+    let read = loop {
+        tokio::select! {
+            biased;
+            read = &mut reading => break read,
+            // One turn.
+            () = std::future::poll_fn(|cx| { let _ = Pin::new(&mut connection).poll(cx); Poll::Ready(()) }) => {}
+        }
+        // The slowness itself: the end comes to offramp while it has much of the rest.
+        tokio::time::sleep(Duration::from_millis(30)).await;
+    };
+    assert_eq!(read, (down, true));
+    running.idle().await;
 }

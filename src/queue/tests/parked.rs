@@ -97,8 +97,16 @@ fn inv5_a_parked_lane_without_work_is_parked_for_what_comes() {
 fn inv5_a_lane_that_waits_for_two_dead_letters_waits_for_both() {
     let bench = parked();
     // As one of several that are under way in a lane at once would leave it.
-    let third =
-        Claim { sink: sink(&bench), lane: Lane::of("s"), seq: 3, attempts: 1, at: START, sent: Sent::No, exhausted: None };
+    let third = Claim {
+        sink: sink(&bench),
+        lane: Lane::of("s"),
+        seq: 3,
+        attempts: 1,
+        at: START,
+        sent: Sent::No,
+        lines: 0,
+        exhausted: None,
+    };
     bench.queue.finish(third, Finish::Dead { reason: "rejected" }, None);
     assert_eq!(bench.queue.check(), Vec::<String>::new());
     ask(&bench, Op::Purge, 1);

@@ -68,6 +68,8 @@ impl Run {
             prop_assert_eq!(sink.oldest_pending, oldest.map(|n| world.episodes[&n].captured_at), "the oldest is {:?}", oldest);
             let claimed = self.now[0].claimed.iter().filter(|(at, _)| at.0 == id).count();
             prop_assert_eq!(sink.in_flight, claimed as u64, "inv6: what is in flight");
+            let parked = (0..).take(self.lanes.len()).filter(|session| world.is_parked((id, *session))).count();
+            prop_assert_eq!(sink.parked_lanes, parked as u64);
         }
         if let Some((n, episode)) = world.episodes.iter().nth(usize::try_from(self.next).unwrap() % world.episodes.len().max(1)) {
             let view = queue.episode(id_of(*n)).unwrap().unwrap();
