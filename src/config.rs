@@ -20,6 +20,7 @@ mod address;
 mod check;
 mod expand;
 mod graph;
+mod kind;
 mod load;
 mod overlay;
 mod read;
@@ -284,6 +285,10 @@ pub enum SinkKind {
     File {
         /// The file.
         path: PathBuf,
+        /// Bytes of one file, after which a new one is begun; 0 = never.
+        max_bytes: u64,
+        /// How many full ones stay beside it.
+        keep: u32,
     },
 }
 

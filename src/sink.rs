@@ -16,6 +16,7 @@ pub mod graphiti;
 mod http;
 pub mod neo4j;
 mod pool;
+pub mod probe;
 pub mod replay;
 pub mod templated;
 mod wish;
@@ -178,6 +179,6 @@ pub fn open(config: &config::Sink) -> Result<Arc<dyn Sink>, SetupError> {
         SinkKind::Falkordb(falkordb) => Ok(Arc::new(falkordb::FalkordbSink::new(falkordb, config).map_err(|e| setup(&e))?)),
         SinkKind::Http(service) => Ok(Arc::new(templated::TemplatedSink::new(client()?, service))),
         SinkKind::Replay { url } => Ok(Arc::new(replay::ReplaySink::new(client()?, url, config))),
-        SinkKind::File { path } => Ok(Arc::new(file::FileSink::new(path.clone()))),
+        SinkKind::File { path, max_bytes, keep } => Ok(Arc::new(file::FileSink::new(path, *max_bytes, *keep))),
     }
 }

@@ -204,8 +204,8 @@ fn sinks(cx: &Context<'_>, config: &Config) {
                 let at = nearer(cx, &format!("{path}.confirm.poll"), &format!("{path}.confirm.timeout"));
                 cx.fault(at, format!("`confirm.poll` is {poll}, longer than `confirm.timeout`, allowed: at most {timeout}"));
             }
-            SinkKind::File { path: file } if !file.as_os_str().is_empty() => {
-                let writes = |kind: &SinkKind| matches!(kind, SinkKind::File { path } if path == file);
+            SinkKind::File { path: file, .. } if !file.as_os_str().is_empty() => {
+                let writes = |kind: &SinkKind| matches!(kind, SinkKind::File { path, .. } if path == file);
                 if let Some(other) = config.sinks[..i].iter().find(|other| writes(&other.kind)) {
                     let shared = format!("`path` is {}, which sink {:?} writes to", file.display(), other.name);
                     cx.fault(cx.at(&format!("{path}.path")), format!("{shared}, allowed: a file of its own"));

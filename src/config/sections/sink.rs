@@ -14,14 +14,14 @@ use crate::config::address::base_url;
 use crate::config::read::{Header, Section};
 use crate::config::status::{RetryOn, StatusSet};
 use crate::config::values::{
-    boolean, choice, choice_with, duration, duration_or_zero, integer, name, number, path, retry_on, statuses,
+    boolean, choice, choice_with, duration, duration_or_zero, integer, name, number, path, retry_on, size_or_zero, statuses,
 };
 use crate::config::{Batch, Breaker, Confirm, Graphiti, GraphitiFormat, OnDead, OrderBy, Rate, Retry, Sink, SinkKind};
 
 const TYPES: &str = "\"graphiti\", \"neo4j\", \"falkordb\", \"http\", \"replay\" or \"file\"";
 
 /// Keys that belong to certain types.
-const OWNED: [(&str, &[&str]); 17] = [
+const OWNED: [(&str, &[&str]); 19] = [
     ("url", &["graphiti", "neo4j", "falkordb", "http", "replay"]),
     ("confirm", &["graphiti", "http"]),
     ("format", &["graphiti"]),
@@ -39,6 +39,8 @@ const OWNED: [(&str, &[&str]); 17] = [
     ("database", &["neo4j"]),
     ("statement", &["neo4j", "falkordb"]),
     ("graph", &["falkordb"]),
+    ("max_bytes", &["file"]),
+    ("keep", &["file"]),
 ];
 
 /// Headers that the client sets itself: a second value would break the request.
@@ -100,7 +102,7 @@ pub fn sink(mut s: Section<'_>) -> Sink {
             // Without a type, or where a template is wrong, this is a placeholder.
             Some(Type::File | Type::Http) | None => match http {
                 Some(http) => SinkKind::Http(Box::new(http)),
-                None => SinkKind::File { path: file(&mut s, kind == Some(Type::File)) },
+                None => file(&mut s, kind == Some(Type::File)),
             },
         },
     };
@@ -123,8 +125,15 @@ fn graphiti(s: &mut Section<'_>) -> Graphiti {
     Graphiti { url, confirm, format }
 }
 
-fn file(s: &mut Section<'_>, is_file: bool) -> PathBuf {
-    if is_file { s.require("path", "the path of the file to append to", path).unwrap_or_default() } else { PathBuf::new() }
+fn file(s: &mut Section<'_>, is_file: bool) -> SinkKind {
+    if !is_file {
+        return SinkKind::File { path: PathBuf::new(), max_bytes: 0, keep: 0 };
+    }
+    SinkKind::File {
+        path: s.require("path", "the path of the file to append to", path).unwrap_or_default(),
+        max_bytes: s.get("max_bytes", 0, size_or_zero),
+        keep: s.get("keep", 10, integer(1, 1000)),
+    }
 }
 
 /// What belongs to another type is told as that. A sink whose type isn't known, or not there yet, has its fault already.

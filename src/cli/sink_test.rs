@@ -1,0 +1,54 @@
+//! `sink test`: sends a probe to one sink, without the queue and whether offramp runs or not, and tells how each step went.
+
+use super::args;
+use super::failure::Failure;
+use super::human;
+use super::output::{Output, Tone};
+use crate::config::Config;
+use crate::sink::probe::{self, Names, Outcome, Report, Step};
+
+pub(super) async fn run(args: &args::SinkTest, config: &Config, out: &mut Output) -> Result<(), Failure> {
+    let Some(sink) = config.sinks.iter().find(|sink| sink.name == args.sink) else {
+        let names: Vec<&str> = config.sinks.iter().map(|sink| sink.name.as_str()).collect();
+        return Err(Failure::Usage(format!("there is no sink \"{}\"; the sinks are: {}", args.sink, names.join(", "))));
+    };
+    let names = Names { session: args.session.clone(), user: args.user.clone(), agent: args.agent.clone() };
+    let report = probe::test(sink, &names, args.timeout).await;
+    if args.json {
+        out.json(&report)?;
+    } else {
+        let text = told(&report, out);
+        out.write(&text)?;
+    }
+    match report.failed() {
+        None => Ok(()),
+        Some(Step { step, .. }) => Err(Failure::Failed(format!("sink {}: the test failed at {}", report.sink, step.name()))),
+    }
+}
+
+fn told(report: &Report, out: &Output) -> String {
+    let mut text = format!("{}: {}\n", report.sink, human::line(&report.target));
+    for Step { step, result, says, advice } in &report.steps {
+        let (mark, tone) = match result {
+            Outcome::Ok => ("ok", Tone::Good),
+            Outcome::Failed => ("FAILED", Tone::Bad),
+            Outcome::Skipped => ("-", Tone::Faint),
+        };
+        let line = format!("  {:<13} {mark:<7} {}", step.name(), human::line(says));
+        text += &out.paint.paint(tone, &line);
+        text.push('\n');
+        if let Some(advice) = advice {
+            text += &format!("  {:<21} to do: {}\n", "", human::line(advice));
+        }
+    }
+    if let Some(id) = report.episode {
+        let there = if report.ok { "the probe" } else { "the probe, if it is there," };
+        text += &format!("{there} is episode {id} of session {}\n", human::line(&report.session));
+    }
+    for (what, told) in [("found", &report.found), ("removed", &report.remove)] {
+        if let Some(told) = told {
+            text += &format!("  {what:<8} {}\n", human::line(told));
+        }
+    }
+    text
+}
