@@ -1,6 +1,7 @@
 //! The integration tests: each module drives the real binary, or the library, from outside.
 
 mod cli;
+mod conformance;
 mod cypher;
 mod damage;
 mod export;

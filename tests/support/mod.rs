@@ -8,6 +8,7 @@ pub mod offramp;
 pub mod parts;
 pub mod process;
 pub mod python;
+pub mod relay;
 pub mod tree;
 pub mod volume;
 pub mod world;
