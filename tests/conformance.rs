@@ -8,7 +8,6 @@ mod fake;
 mod real;
 mod texts;
 
-use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -18,7 +17,6 @@ use offramp::sink::{self, Cause, Delivery, Presence, Receipt, Sink};
 use serde_json::json;
 use tempfile::TempDir;
 use tokio::runtime::Runtime;
-use uuid::Uuid;
 
 use self::fake::{Dialect, Fake};
 use self::real::{Graphiti, InFile, LightRag};

@@ -6,7 +6,6 @@ mod whole;
 use std::net::SocketAddr;
 use std::path::Path;
 use std::sync::Arc;
-use std::time::Duration;
 
 use offramp::config::{self, Input};
 use offramp::episode::{Digests, End, Episode, Message, Request};

@@ -117,26 +117,4 @@ mod tests {
             text.lines().skip(1).map(|l| serde_json::from_str::<serde_json::Value>(l).unwrap()["id"].clone()).collect();
         assert_eq!(ids, [a.id.to_string(), b.id.to_string()]);
     }
-
-    #[tokio::test]
-    async fn inv5_several_are_written_at_once_in_their_order() {
-        let dir = tempfile::tempdir().unwrap();
-        let path = dir.path().join("episodes.jsonl");
-        let deliveries = [3, 1, 2].map(|n| Delivery { episode: Arc::new(sample_episode("s", n)), at: 0 });
-        let sink = FileSink::new(&path, 0, 1);
-        assert_eq!(sink.deliver_batch(&deliveries).await.unwrap(), Receipt::Delivered);
-        assert_eq!(sink.look_up(&deliveries[1]).await.unwrap(), Presence::Present);
-        let lines: Vec<_> = deliveries.iter().map(|d| d.episode.to_json().to_string()).collect();
-        assert_eq!(std::fs::read_to_string(&path).unwrap().lines().skip(1).collect::<Vec<_>>(), lines);
-    }
-
-    #[tokio::test]
-    async fn a_file_that_cannot_be_opened_is_this_machines_fault() {
-        let dir = tempfile::tempdir().unwrap();
-        let sink = FileSink::new(&dir.path().join("no/such/dir.jsonl"), 0, 1);
-        let delivery = Delivery { episode: Arc::new(sample_episode("s", 1)), at: 0 };
-        let error = sink.deliver(&delivery).await.unwrap_err();
-        assert_eq!(error.cause, Cause::Local);
-        assert!(error.message.contains("no/such/dir.jsonl"));
-    }
 }
