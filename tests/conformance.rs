@@ -178,7 +178,9 @@ fn a_file_conforms() {
 
 #[test]
 fn a_real_graphiti_conforms() {
-    conform(&Graphiti::new(), &runtime());
+    let (graphiti, runtime) = (Graphiti::new(), runtime());
+    conform(&graphiti, &runtime);
+    aspects::inv7_what_graphiti_hides_is_not_there_and_does_it_no_harm(&graphiti, &runtime);
 }
 
 #[test]

@@ -195,3 +195,18 @@ pub fn a_probe_is_there_and_says_what_it_is(backend: &dyn Backend, runtime: &Run
         assert!(text.contains("`offramp sink test sink`") && text.contains("it can be removed"), "{text}");
     }
 }
+
+/// Its read leaves out what lies in the future, so that is no delivery until then; and a time that is none is refused before its worker sees it.
+pub fn inv7_what_graphiti_hides_is_not_there_and_does_it_no_harm(backend: &dyn Backend, runtime: &Runtime) {
+    runtime.block_on(async {
+        let (sink, _dir) = open(&own(backend));
+        let [mut never, mut later] = [delivery("hidden", 1), delivery("hidden", 2)];
+        (never.at, later.at) = (u64::MAX, 253_402_300_799_999);
+        let error = sink.deliver(&never).await.unwrap_err();
+        assert_eq!((error.cause, error.ambiguous), (Cause::Status(422), false), "{error}");
+        assert_eq!(sink.deliver(&later).await.unwrap(), Receipt::Accepted);
+        // Its worker takes one after the other: once this one is there, the one before it is.
+        deliver(&sink, &delivery("hidden", 3)).await;
+        assert_eq!(sink.look_up(&later).await.unwrap(), Presence::Absent);
+    });
+}

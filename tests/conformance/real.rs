@@ -92,6 +92,11 @@ impl Backend for Graphiti {
         (10, 1 << 20) // each is a walk through a graph
     }
 
+    /// It drops what ends a text in C.
+    fn told(&self, text: &str) -> String {
+        text.replace('\0', "")
+    }
+
     /// It shows nothing of what lies in the future.
     fn latest(&self) -> u64 {
         offramp::clock::now_ms()
