@@ -6,6 +6,9 @@ use offramp::sink::probe::{self, Names, Outcome};
 use super::*;
 use crate::support::relay::Relay;
 
+/// 2100-01-01
+const FAR: u64 = 4_102_444_800_000;
+
 /// An address where nobody listens for anything but what its answer is to be: `/404` is answered with 404.
 async fn statuses() -> String {
     use axum::Router;
@@ -152,8 +155,8 @@ pub fn inv4_texts_come_back_as_they_were(backend: &dyn Backend, runtime: &Runtim
 }
 
 pub fn times_come_back_as_they_were(backend: &dyn Backend, runtime: &Runtime) {
-    // The beginning of time, now, the last day that four digits can say, and what no calendar has.
-    let times = [0, offramp::clock::now_ms(), 253_402_300_799_999, u64::MAX];
+    // The beginning of time, now, far ahead, and what no calendar has.
+    let times = [0, offramp::clock::now_ms(), FAR, u64::MAX];
     let times = times.into_iter().filter(|at| *at <= backend.latest());
     let deliveries: Vec<Delivery> = (1..)
         .zip(times)
@@ -201,7 +204,7 @@ pub fn inv7_what_graphiti_hides_is_not_there_and_does_it_no_harm(backend: &dyn B
     runtime.block_on(async {
         let (sink, _dir) = open(&own(backend));
         let [mut never, mut later] = [delivery("hidden", 1), delivery("hidden", 2)];
-        (never.at, later.at) = (u64::MAX, 253_402_300_799_999);
+        (never.at, later.at) = (u64::MAX, FAR);
         let error = sink.deliver(&never).await.unwrap_err();
         assert_eq!((error.cause, error.ambiguous), (Cause::Status(422), false), "{error}");
         assert_eq!(sink.deliver(&later).await.unwrap(), Receipt::Accepted);
