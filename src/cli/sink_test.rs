@@ -27,28 +27,22 @@ pub(super) async fn run(args: &args::SinkTest, config: &Config, out: &mut Output
 }
 
 fn told(report: &Report, out: &Output) -> String {
-    let mut text = format!("{}: {}\n", report.sink, human::line(&report.target));
+    let mut lines = vec![format!("{}: {}", report.sink, human::line(&report.target))];
     for Step { step, result, says, advice } in &report.steps {
         let (mark, tone) = match result {
             Outcome::Ok => ("ok", Tone::Good),
             Outcome::Failed => ("FAILED", Tone::Bad),
             Outcome::Skipped => ("-", Tone::Faint),
         };
-        let line = format!("  {:<13} {mark:<7} {}", step.name(), human::line(says));
-        text += &out.paint.paint(tone, &line);
-        text.push('\n');
-        if let Some(advice) = advice {
-            text += &format!("  {:<21} to do: {}\n", "", human::line(advice));
-        }
+        lines.push(out.paint.paint(tone, &format!("  {:<13} {mark:<7} {}", step.name(), human::line(says))));
+        lines.extend(advice.as_ref().map(|advice| format!("  {:<21} to do: {}", "", human::line(advice))));
     }
     if let Some(id) = report.episode {
         let there = if report.ok { "the probe" } else { "the probe, if it is there," };
-        text += &format!("{there} is episode {id} of session {}\n", human::line(&report.session));
+        lines.push(format!("{there} is episode {id} of session {}", human::line(&report.session)));
     }
     for (what, told) in [("found", &report.found), ("removed", &report.remove)] {
-        if let Some(told) = told {
-            text += &format!("  {what:<8} {}\n", human::line(told));
-        }
+        lines.extend(told.as_ref().map(|told| format!("  {what:<8} {}", human::line(told))));
     }
-    text
+    lines.join("\n") + "\n"
 }

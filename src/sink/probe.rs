@@ -13,7 +13,6 @@ mod episode;
 mod reach;
 mod remarks;
 
-use std::sync::Arc;
 use std::time::Duration;
 
 use serde::Serialize;

@@ -1,6 +1,6 @@
 //! What stands for services that can't be run here: it takes what they take, and shows what they show, as their documentation says.
 
-use std::collections::HashMap;
+use std::collections::HashSet;
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex};
 
@@ -42,7 +42,7 @@ struct Store {
     /// Sessions with what was said in them, in the order in which it came.
     taken: Vec<(String, Held)>,
     /// What it takes once, and has taken.
-    known: HashMap<String, ()>,
+    known: HashSet<String>,
 }
 
 impl Fake {
@@ -70,7 +70,7 @@ async fn serve(
         return (StatusCode::OK, show(dialect, &uri, &store).to_string());
     }
     let (session, held, key) = read(dialect, &uri, &headers, &body);
-    if key.is_none_or(|key| store.known.insert(key, ()).is_none()) {
+    if key.is_none_or(|key| store.known.insert(key)) {
         store.taken.push((session, held));
     }
     (StatusCode::OK, "{}".to_owned())
@@ -98,11 +98,11 @@ fn read(dialect: Dialect, uri: &Uri, headers: &HeaderMap, body: &[u8]) -> (Strin
         Dialect::Cognee => {
             // Two parts: the data set, and a file with a line before the text.
             let form = String::from_utf8(body.to_vec()).unwrap();
-            let (head, rest) = form.split_once("\r\n\r\n").unwrap();
-            assert!(head.contains("name=\"datasetName\""), "{head}");
+            let (first, rest) = form.split_once("\r\n\r\n").unwrap();
+            assert!(first.contains("name=\"datasetName\""), "{first}");
             let (dataset, file) = rest.split_once("\r\n--offramp-").unwrap();
-            let (head, file) = file.split_once("\r\n\r\n").unwrap();
-            let id = head.split_once("filename=\"offramp-").unwrap().1.split_once(".txt").unwrap().0;
+            let (second, file) = file.split_once("\r\n\r\n").unwrap();
+            let id = second.split_once("filename=\"offramp-").unwrap().1.split_once(".txt").unwrap().0;
             let file = file.rsplit_once("\r\n--offramp-").unwrap().0;
             let (line, content) = file.split_once('\n').unwrap();
             let at = line.split_once(", ").unwrap().0;

@@ -24,7 +24,8 @@ impl InFile {
 impl Backend for InFile {
     fn table(&self, _: &str) -> String {
         let path = self.dir.path().join("episodes.jsonl");
-        format!("type = \"file\"\npath = {path:?}\nmax_bytes = \"256KiB\"\nkeep = 100\n")
+        let path = path.display();
+        format!("type = \"file\"\npath = '{path}'\nmax_bytes = \"256KiB\"\nkeep = 100\n")
     }
 
     fn address(&self) -> Option<String> {
@@ -37,7 +38,7 @@ impl Backend for InFile {
 
     fn refusals(&self, _: &str) -> Vec<(String, Cause)> {
         let nowhere = self.dir.path().join("no/such/dir.jsonl");
-        vec![(format!("type = \"file\"\npath = {nowhere:?}\n"), Cause::Local)]
+        vec![(format!("type = \"file\"\npath = '{}'\n", nowhere.display()), Cause::Local)]
     }
 
     fn holds(&self, session: &str) -> Vec<Held> {

@@ -2,9 +2,10 @@
 
 use std::path::PathBuf;
 
-use super::*;
-use crate::config::{Falkordb, Graphiti, Neo4j};
+use super::What;
+use crate::config::{self, Falkordb, Graphiti, Neo4j, SinkKind};
 use crate::sink::graphiti::group_id;
+use crate::sink::{Cause, Delivery, SinkError};
 
 pub const NAME: &str =
     "mend the host in `url`, or make the name known where offramp runs: in a container it is often that of a service";

@@ -1,8 +1,13 @@
 //! The probe: an episode that says what it is.
 
-use super::*;
+use std::sync::Arc;
+
+use uuid::Uuid;
+
+use super::NAME;
 use crate::clock;
 use crate::episode::{Digests, End, Episode, Message, Request};
+use crate::sink::Delivery;
 
 /// Who is said to have spoken: some services take an episode only for a thread, a user or an agent that they have.
 #[derive(Debug, Clone, Default)]

@@ -3,14 +3,17 @@
 use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use reqwest::Url;
 use rustls::pki_types::ServerName;
 use tokio::net::{TcpStream, lookup_host};
+use tokio::time::{Instant, timeout_at};
 use tokio_rustls::TlsConnector;
 
-use super::*;
-use crate::config::{Falkordb, Neo4j, Server, ServerTrust};
+use super::{Outcome, Step, What, advice};
+use crate::config::units::show_duration;
+use crate::config::{Falkordb, Neo4j, Server, ServerTrust, SinkKind};
 use crate::tls;
 
 /// Where a sink sends to.
