@@ -37,6 +37,7 @@ fn summary(config: &Config, out: &mut impl Write) -> io::Result<()> {
     for Sink { name, kind, workers, order_by, .. } in &config.sinks {
         let target = match kind {
             SinkKind::Graphiti(graphiti) => format!("graphiti at {}", graphiti.url),
+            SinkKind::GraphitiMcp(mcp) => format!("graphiti-mcp at {}", mcp.url),
             SinkKind::Neo4j(neo4j) => format!("neo4j at {}", neo4j.server),
             SinkKind::Falkordb(falkordb) => format!("falkordb at {}, graph {}", falkordb.server, falkordb.graph),
             SinkKind::Http(service) => format!("http to {}", service.url),

@@ -288,6 +288,7 @@ impl Local {
                     name: sink.name.clone(),
                     kind: match sink.kind {
                         SinkKind::Graphiti(_) => "graphiti",
+                        SinkKind::GraphitiMcp(_) => "graphiti-mcp",
                         SinkKind::Neo4j(_) => "neo4j",
                         SinkKind::Falkordb(_) => "falkordb",
                         SinkKind::Http(_) => "http",
