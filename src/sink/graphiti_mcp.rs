@@ -12,8 +12,9 @@
 //! - `get_episodes` tells neither time nor page, and sorts by a random id: only a look at the whole group proves that something isn't
 //!   there. A look costs in proportion to the group, and one whose episodes don't fit into an answer can't be read back.
 //! - On `FalkorDB` each group is a graph of its own, and `get_episodes` looks into the one that `FALKORDB_DATABASE` names: it shows that
-//!   group alone. A group that has shown nothing for half of `timeout` while the server says that it is on `FalkorDB` pauses the sink
-//!   before anything would be sent again. Then `confirm.mode = "accepted"` takes the promise for the delivery, or all goes to that group.
+//!   group alone. A group that has shown nothing for half of `timeout`, while the server says that it is on `FalkorDB` and has not shown
+//!   two others, pauses the sink before anything would be sent again. Then `confirm.mode = "accepted"` takes the promise for the delivery
+//!   (and what is in doubt is sent again), or all goes to that group.
 //!
 //! # What a failure means, as a status where there is none: `retry_on` and `pause_on` know no others.
 //!
@@ -71,8 +72,33 @@ pub struct GraphitiMcpSink {
     confirm: config::Confirm,
     /// How long a group may show nothing before the server is asked whether it could.
     patience: Duration,
-    /// Groups that have shown nothing, and since when.
-    nothing: Mutex<HashMap<String, Instant>>,
+    groups: Mutex<Groups>,
+}
+
+/// What groups have shown.
+#[derive(Default)]
+struct Groups {
+    /// Those that have shown nothing, and since when.
+    nothing: HashMap<String, Instant>,
+    /// One that has shown something.
+    one: Option<String>,
+    /// Whether there are others: the server looks where it writes.
+    several: bool,
+}
+
+impl Groups {
+    fn shows_something(&mut self, group: &str) {
+        self.nothing.remove(group);
+        self.several |= self.one.get_or_insert_with(|| group.to_owned()) != group;
+    }
+
+    /// For how long it has shown nothing.
+    fn shows_nothing(&mut self, group: &str) -> Duration {
+        if self.nothing.len() >= REMEMBERED {
+            self.nothing.clear();
+        }
+        self.nothing.entry(group.to_owned()).or_insert_with(Instant::now).elapsed()
+    }
 }
 
 impl GraphitiMcpSink {
@@ -80,7 +106,7 @@ impl GraphitiMcpSink {
         let tools: &[Tool] = if confirm.read_back { &[ADD, SHOW, STATUS] } else { &[ADD] };
         // Half of what the drain waits for what is in doubt, before it has seen how long it takes.
         let patience = sink.timeout.min(confirm.timeout) / 2;
-        Self { server: Server::new(client, url, tools), confirm, patience, nothing: Mutex::default() }
+        Self { server: Server::new(client, url, tools), confirm, patience, groups: Mutex::default() }
     }
 
     async fn send(&self, delivery: &Delivery) -> Result<Receipt, SinkError> {
@@ -100,10 +126,10 @@ impl GraphitiMcpSink {
                 return Err(failed(Cause::Timeout, format!("what {} answers has no episodes in it", SHOW.name)));
             };
             if episodes.is_empty() {
-                self.shows_nothing(&group).await?;
+                self.is_no_proof(&group).await?;
                 return Ok(Presence::Absent);
             }
-            self.nothing().remove(&group);
+            self.groups().shows_something(&group);
             if episodes.iter().any(|episode| episode["name"] == *id) {
                 return Ok(Presence::Present);
             }
@@ -118,16 +144,13 @@ impl GraphitiMcpSink {
         }
     }
 
-    /// An error if that may be because the server looks elsewhere than it writes.
-    async fn shows_nothing(&self, group: &str) -> Result<(), SinkError> {
-        let since = {
-            let mut nothing = self.nothing();
-            if nothing.len() >= REMEMBERED {
-                nothing.clear();
-            }
-            *nothing.entry(group.to_owned()).or_insert_with(Instant::now)
+    /// An error if a group that shows nothing may only be out of the server's sight.
+    async fn is_no_proof(&self, group: &str) -> Result<(), SinkError> {
+        let (since, several) = {
+            let mut groups = self.groups();
+            (groups.shows_nothing(group), groups.several)
         };
-        if since.elapsed() < self.patience {
+        if several || since < self.patience {
             return Ok(());
         }
         let status = self.server.call(STATUS, json!({}), false).await?;
@@ -136,15 +159,16 @@ impl GraphitiMcpSink {
             return Ok(());
         }
         let why = format!(
-            "nothing of group {group} can be read back: the server is on FalkorDB, and there {} shows only the group that \
-             FALKORDB_DATABASE names. Set confirm = {{ mode = \"accepted\" }}, or send everything to that group",
+            "nothing of group {group} can be read back: the server has lost it, as its log would say, or it is not in its sight: on \
+             FalkorDB {} may show only the group that FALKORDB_DATABASE names. Set confirm = {{ mode = \"accepted\" }}, or send \
+             everything to that group",
             SHOW.name
         );
         Err(failed(Cause::Status(404), why))
     }
 
-    fn nothing(&self) -> MutexGuard<'_, HashMap<String, Instant>> {
-        self.nothing.lock().unwrap_or_else(PoisonError::into_inner) // plain data, changed in single steps
+    fn groups(&self) -> MutexGuard<'_, Groups> {
+        self.groups.lock().unwrap_or_else(PoisonError::into_inner) // plain data, changed in single steps
     }
 }
 
@@ -189,3 +213,6 @@ impl Sink for GraphitiMcpSink {
         read_back.then_some(Follow { timeout, poll })
     }
 }
+
+#[cfg(test)]
+mod tests;
