@@ -43,7 +43,8 @@ DEADLINE = time.monotonic() + options.limit
 
 
 def end_with_us() -> None:
-    """What is started here ends with this process, however that ends. (The Python programs also watch their standard input.)"""
+    """What is started here ends with the thread that started it, however that ends. (The Python programs also watch their standard
+    input.)"""
     if sys.platform == "linux":
         pr_set_pdeathsig = 1
         ctypes.CDLL(None).prctl(pr_set_pdeathsig, signal.SIGKILL)
@@ -74,9 +75,9 @@ class Program:
             )  # fmt: skip
         return self
 
-    def start_service(self) -> int:
-        """Starts one of the Python services; its port."""
-        line = self.start().process.stdout.readline()
+    def port(self) -> int:
+        """Waits until one of the Python services says it."""
+        line = self.process.stdout.readline()
         if not line.startswith("listening on "):
             raise SystemExit(f"{self.name} did not start: see {self.directory}/{self.name}.log")
         return int(line.split()[-1])
@@ -103,7 +104,7 @@ class Road:
         def service(name: str, *command, **environment: str) -> tuple[Program, int]:
             program = Program(name, [python, *command], directory, **environment)
             self.programs.append(program)
-            return program, program.start_service()
+            return program, program.start().port()
 
         _, self.falkordb = service("falkordb", SUPPORT / "falkordb_server.py", "--dir", directory)
         _, model = service("model", SUPPORT / "openai_stub.py")
@@ -180,14 +181,15 @@ class Talk:
         for number in numbers:
             await self.exchange(client, session, number)
 
-    async def misfortunes(self) -> None:
-        """After a quarter, a half and three quarters of the exchanges."""
-        for quarter, program in enumerate([self.road.offramp, self.road.graphiti, self.road.offramp], start=1):
-            while self.answered < options.exchanges * quarter // 4:
-                await asyncio.sleep(0.002)
-            print(f"{self.answered} answered: {program.name} is killed", flush=True)
-            program.kill()
-            await asyncio.to_thread(program.start if program is self.road.offramp else program.start_service)
+    async def misfortune(self, quarter: int, program: Program) -> None:
+        """After so many quarters of the exchanges."""
+        while self.answered < options.exchanges * quarter // 4:
+            await asyncio.sleep(0.002)
+        print(f"{self.answered} answered: {program.name} is killed", flush=True)
+        program.kill()
+        program.start()  # here and not in another thread: see end_with_us
+        if program is self.road.graphiti:
+            await asyncio.to_thread(program.port)
 
     async def run(self) -> None:
         sessions = [f"chat-{n}" for n in range(options.sessions)]
@@ -198,7 +200,9 @@ class Talk:
             )
             numbers = [range(min(each, options.exchanges - each * n)) for n in range(options.sessions)]
             talks = [self.conversation(client, session, some) for session, some in zip(sessions, numbers, strict=True)]
-            await asyncio.gather(self.misfortunes(), *talks)
+            offramp, graphiti = self.road.offramp, self.road.graphiti
+            misfortunes = [self.misfortune(n, program) for n, program in enumerate([offramp, graphiti, offramp], start=1)]
+            await asyncio.gather(*misfortunes, *talks)
 
 
 def wait_for_delivery(road: Road) -> dict:
