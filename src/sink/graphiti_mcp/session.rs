@@ -240,12 +240,14 @@ fn answers(message: &[u8], id: u64) -> Option<Value> {
 }
 
 /// Without a session there is nothing that an episode could be blamed for: what neither passes nor is about credentials pauses the sink.
-fn unopened(error: SinkError) -> SinkError {
-    let cause = match error.cause {
-        Cause::Status(status) if !matches!(status, 401 | 403 | 408 | 425 | 429 | 500..) => Cause::Status(404),
-        cause => cause,
-    };
-    SinkError { cause, message: format!("no MCP session: {}", error.message), ..error }
+fn unopened(mut error: SinkError) -> SinkError {
+    if let Cause::Status(status) = error.cause
+        && !matches!(status, 401 | 403 | 408 | 425 | 429 | 500..)
+    {
+        error.cause = Cause::Status(404);
+    }
+    error.message.insert_str(0, "no MCP session: ");
+    error
 }
 
 fn no_answer(why: &str, changes: bool) -> SinkError {
