@@ -270,6 +270,8 @@ pub struct Sink {
 pub enum SinkKind {
     /// Graphiti's REST service.
     Graphiti(Graphiti),
+    /// Graphiti's MCP server.
+    GraphitiMcp(GraphitiMcp),
     /// Bolt.
     Neo4j(Neo4j),
     /// `FalkorDB`, over RESP.
@@ -301,6 +303,15 @@ pub struct Graphiti {
     pub confirm: Confirm,
     /// What an episode becomes there.
     pub format: GraphitiFormat,
+}
+
+/// The keys of `type = "graphiti-mcp"`.
+#[derive(Debug, Clone, PartialEq)]
+pub struct GraphitiMcp {
+    /// Where its clients connect to, path and all, without a trailing slash.
+    pub url: String,
+    /// How a delivery is proved.
+    pub confirm: Confirm,
 }
 
 /// `sink.format`

@@ -59,6 +59,7 @@ mod cypher;
 pub mod falkordb;
 pub mod file;
 pub mod graphiti;
+pub mod graphiti_mcp;
 mod http;
 pub mod neo4j;
 mod pool;
@@ -221,6 +222,10 @@ pub fn open(config: &config::Sink) -> Result<Arc<dyn Sink>, SetupError> {
     let client = || http::Client::new(config).map_err(|e| setup(&e));
     match &config.kind {
         SinkKind::Graphiti(graphiti) => Ok(Arc::new(graphiti::GraphitiSink::new(client()?, graphiti))),
+        SinkKind::GraphitiMcp(mcp) => {
+            let url = mcp.url.parse::<reqwest::Url>().map_err(|e| setup(&e))?;
+            Ok(Arc::new(graphiti_mcp::GraphitiMcpSink::new(client()?, url, mcp.confirm, config)))
+        }
         SinkKind::Neo4j(neo4j) => Ok(Arc::new(neo4j::Neo4jSink::new(neo4j, config).map_err(|e| setup(&e))?)),
         SinkKind::Falkordb(falkordb) => Ok(Arc::new(falkordb::FalkordbSink::new(falkordb, config).map_err(|e| setup(&e))?)),
         SinkKind::Http(service) => Ok(Arc::new(templated::TemplatedSink::new(client()?, service))),

@@ -5,7 +5,7 @@ use super::offload::Split;
 use super::read::{Context, nearest};
 use super::source::Source;
 use super::units::show_duration;
-use super::{Action, Config, Listen, SinkKind, Upstream};
+use super::{Action, Config, Graphiti, GraphitiMcp, Listen, SinkKind, Upstream};
 
 /// Tells what is wrong between the keys, and gives capturing routes without `sinks` every sink.
 pub fn check(cx: &Context<'_>, config: &mut Config) {
@@ -199,8 +199,10 @@ fn sinks(cx: &Context<'_>, config: &Config) {
             cx.fault(at, format!("`retry.initial` is {initial}, longer than `retry.max`, allowed: at most {max}"));
         }
         match &sink.kind {
-            SinkKind::Graphiti(graphiti) if graphiti.confirm.poll > graphiti.confirm.timeout => {
-                let (poll, timeout) = (show_duration(graphiti.confirm.poll), show_duration(graphiti.confirm.timeout));
+            SinkKind::Graphiti(Graphiti { confirm, .. }) | SinkKind::GraphitiMcp(GraphitiMcp { confirm, .. })
+                if confirm.poll > confirm.timeout =>
+            {
+                let (poll, timeout) = (show_duration(confirm.poll), show_duration(confirm.timeout));
                 let at = nearer(cx, &format!("{path}.confirm.poll"), &format!("{path}.confirm.timeout"));
                 cx.fault(at, format!("`confirm.poll` is {poll}, longer than `confirm.timeout`, allowed: at most {timeout}"));
             }

@@ -175,7 +175,7 @@ pub(super) fn time(delivery: &Delivery) -> u64 {
 }
 
 /// Where it came from: what its metadata say, else the route.
-fn source(episode: &Episode) -> String {
+pub(super) fn source(episode: &Episode) -> String {
     let metadata: serde_json::Value = serde_json::from_str(&episode.metadata).unwrap_or_default();
     match metadata["source_description"].as_str() {
         Some(source) if !source.is_empty() => source.to_owned(),
@@ -193,19 +193,28 @@ pub(super) fn content(episode: &Episode) -> String {
     content
 }
 
+/// What a group id may consist of.
+fn fits(c: char) -> bool {
+    c.is_ascii_alphanumeric() || c == '_' || c == '-'
+}
+
 /// A group id that the service accepts (`^[A-Za-z0-9_-]+$`): the group itself if it fits, else a readable one that ends in a part of the
 /// group's SHA-256, so that two groups stay two.
 pub fn group_id(group: &str) -> Cow<'_, str> {
-    let fits = |c: char| c.is_ascii_alphanumeric() || c == '_' || c == '-';
     if !group.is_empty() && group.len() <= LONGEST_GROUP && group.chars().all(fits) {
         return Cow::Borrowed(group);
     }
+    Cow::Owned(mapped(group))
+}
+
+/// Another group id for a group, always the same.
+pub(super) fn mapped(group: &str) -> String {
     let mut id: String = group.chars().take(LONGEST_GROUP).map(|c| if fits(c) { c } else { '_' }).collect();
     id.push('-');
     for byte in &Sha256::digest(group.as_bytes())[..4] {
         let _ = write!(id, "{byte:02x}"); // a String takes it all
     }
-    Cow::Owned(id)
+    id
 }
 
 impl Sink for GraphitiSink {

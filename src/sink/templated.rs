@@ -236,4 +236,4 @@ impl Sink for TemplatedSink {
 }
 
 #[cfg(test)]
-mod tests;
+pub(super) mod tests;

@@ -3,6 +3,7 @@
 pub mod certificates;
 pub mod databases;
 pub mod disk;
+pub mod graph;
 pub mod http;
 pub mod offramp;
 pub mod parts;

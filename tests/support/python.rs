@@ -82,6 +82,17 @@ pub fn graphiti(dir: &Path, falkordb: &Service, model: &Service, port: u16) -> S
     Service::start("graphiti", command, dir)
 }
 
+/// A server in the shape of Graphiti's MCP server, on the same. `args` are further arguments.
+pub fn graphiti_mcp(dir: &Path, falkordb: &Service, model: &Service, port: u16, args: &[&str]) -> Service {
+    let mut command = SUPPORT.program("graphiti_mcp_server.py", dir);
+    command
+        .args(["--falkordb-port", &falkordb.address.port().to_string(), "--port", &port.to_string()])
+        .args(args)
+        .env("OPENAI_BASE_URL", format!("{}/v1", model.url()))
+        .env("OPENAI_API_KEY", "none");
+    Service::start("graphiti-mcp", command, dir)
+}
+
 /// `LightRAG` with this model, and with what it keeps in `dir`. `port` is 0, or that of a service that was killed, for its restart.
 pub fn lightrag(dir: &Path, model: &Service, port: u16) -> Service {
     let mut command = LIGHTRAG.program("server.py", dir);

@@ -16,14 +16,16 @@ use crate::config::status::{RetryOn, StatusSet};
 use crate::config::values::{
     boolean, choice, choice_with, duration, duration_or_zero, integer, name, number, path, retry_on, size_or_zero, statuses,
 };
-use crate::config::{Batch, Breaker, Confirm, Graphiti, GraphitiFormat, OnDead, OrderBy, Rate, Retry, Sink, SinkKind};
+use crate::config::{
+    Batch, Breaker, Confirm, Graphiti, GraphitiFormat, GraphitiMcp, OnDead, OrderBy, Rate, Retry, Sink, SinkKind,
+};
 
-const TYPES: &str = "\"graphiti\", \"neo4j\", \"falkordb\", \"http\", \"replay\" or \"file\"";
+const TYPES: &str = "\"graphiti\", \"graphiti-mcp\", \"neo4j\", \"falkordb\", \"http\", \"replay\" or \"file\"";
 
 /// Keys that belong to certain types.
 const OWNED: [(&str, &[&str]); 19] = [
-    ("url", &["graphiti", "neo4j", "falkordb", "http", "replay"]),
-    ("confirm", &["graphiti", "http"]),
+    ("url", &["graphiti", "graphiti-mcp", "neo4j", "falkordb", "http", "replay"]),
+    ("confirm", &["graphiti", "graphiti-mcp", "http"]),
     ("format", &["graphiti"]),
     ("path", &["file", "http"]),
     ("preset", &["http"]),
@@ -49,6 +51,7 @@ pub const FRAMING: [&str; 7] = ["host", "content-length", "content-type", "trans
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Type {
     Graphiti,
+    GraphitiMcp,
     Neo4j,
     Falkordb,
     Http,
@@ -62,6 +65,7 @@ pub fn sink(mut s: Section<'_>) -> Sink {
     let types = choice_with(
         &[
             ("graphiti", Type::Graphiti),
+            ("graphiti-mcp", Type::GraphitiMcp),
             ("neo4j", Type::Neo4j),
             ("falkordb", Type::Falkordb),
             ("http", Type::Http),
@@ -72,7 +76,8 @@ pub fn sink(mut s: Section<'_>) -> Sink {
     );
     let kind = s.require("type", TYPES, types);
     let http = if kind == Some(Type::Http) { http::http(&mut s) } else { None }; // first: its preset fills in other keys
-    let order_by = if kind == Some(Type::Graphiti) { OrderBy::Group } else { OrderBy::Session };
+    let by_group = matches!(kind, Some(Type::Graphiti | Type::GraphitiMcp));
+    let order_by = if by_group { OrderBy::Group } else { OrderBy::Session };
     let sink = Sink {
         name: s.require("name", "a name of letters, digits, _ and -", name).unwrap_or_default(),
         workers: s.get("workers", 5, integer(1, 10_000)),
@@ -94,6 +99,7 @@ pub fn sink(mut s: Section<'_>) -> Sink {
         headers: headers(&mut s),
         kind: match kind {
             Some(Type::Graphiti) => SinkKind::Graphiti(graphiti(&mut s)),
+            Some(Type::GraphitiMcp) => SinkKind::GraphitiMcp(graphiti_mcp(&mut s)),
             Some(Type::Neo4j) => SinkKind::Neo4j(neo4j::neo4j(&mut s)),
             Some(Type::Falkordb) => SinkKind::Falkordb(falkordb::falkordb(&mut s)),
             Some(Type::Replay) => {
@@ -115,14 +121,24 @@ fn graphiti(s: &mut Section<'_>) -> Graphiti {
     let url = s.require("url", "\"http://host:port\"", base_url).unwrap_or_default();
     let format =
         s.get("format", GraphitiFormat::Turn, choice(&[("turn", GraphitiFormat::Turn), ("messages", GraphitiFormat::Messages)]));
+    Graphiti { url, confirm: confirm(s, Duration::from_secs(1)), format }
+}
+
+fn graphiti_mcp(s: &mut Section<'_>) -> GraphitiMcp {
+    let url = s.require("url", "\"http://host:port/mcp\"", base_url).unwrap_or_default();
+    // A look reads the whole group.
+    GraphitiMcp { url, confirm: confirm(s, Duration::from_secs(5)) }
+}
+
+fn confirm(s: &mut Section<'_>, poll: Duration) -> Confirm {
     let mut c = s.table("confirm", Header::Inline);
     let confirm = Confirm {
         read_back: c.get("mode", true, choice(&[("read_back", true), ("accepted", false)])),
         timeout: c.get("timeout", Duration::from_secs(15 * 60), duration),
-        poll: c.get("poll", Duration::from_secs(1), duration),
+        poll: c.get("poll", poll, duration),
     };
     c.finish();
-    Graphiti { url, confirm, format }
+    confirm
 }
 
 fn file(s: &mut Section<'_>, is_file: bool) -> SinkKind {
@@ -140,6 +156,7 @@ fn file(s: &mut Section<'_>, is_file: bool) -> SinkKind {
 fn foreign(s: &mut Section<'_>, kind: Option<Type>) {
     let own = match kind {
         Some(Type::Graphiti) => "graphiti",
+        Some(Type::GraphitiMcp) => "graphiti-mcp",
         Some(Type::Neo4j) => "neo4j",
         Some(Type::Falkordb) => "falkordb",
         Some(Type::Http) => "http",

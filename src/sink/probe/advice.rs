@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use super::What;
 use crate::config::{self, Falkordb, Graphiti, Neo4j, SinkKind};
 use crate::sink::graphiti::group_id;
+use crate::sink::graphiti_mcp;
 use crate::sink::{Cause, Delivery, SinkError};
 
 pub const NAME: &str =
@@ -88,6 +89,7 @@ pub fn understood(kind: &SinkKind) -> &'static str {
         SinkKind::Neo4j(_) | SinkKind::Falkordb(_) => "your statement is understood",
         SinkKind::Http(_) => "the templates fit an episode, and the service takes what they make",
         SinkKind::File { .. } => "lines are of version 1",
+        SinkKind::GraphitiMcp(_) => "the server has the tools, and they take what they are given",
         SinkKind::Graphiti(_) | SinkKind::Replay { .. } => "the service takes the form of the message",
     }
 }
@@ -106,7 +108,11 @@ pub fn of(config: &config::Sink, error: &SinkError) -> (What, String) {
         }
         (Cause::Status(404), SinkKind::Graphiti(_)) => say(
             What::Schema,
-            "`url` is the base of Graphiti's REST service, under which /messages is; its MCP server is another one",
+            "`url` is the base of Graphiti's REST service, under which /messages is; for its MCP server there is the type \"graphiti-mcp\"",
+        ),
+        (Cause::Status(404), SinkKind::GraphitiMcp(_)) => say(
+            What::Schema,
+            "`url` is what the clients of Graphiti's MCP server connect to, /mcp included; the server must not be older than 1.0",
         ),
         (Cause::Status(404), _) => say(
             What::Schema,
@@ -159,6 +165,13 @@ pub fn whereabouts(config: &config::Sink, delivery: &Delivery) -> (Option<String
             // A group of somebody else's is not to be removed for a probe.
             let remove =
                 if session == super::NAME { whole } else { format!("DELETE {url}/episode/UUID, by the uuid that it has there") };
+            (found, remove)
+        }
+        SinkKind::GraphitiMcp(_) => {
+            let group = graphiti_mcp::group(episode.group());
+            let found = format!("what get_episodes shows of the group {group}, by its name {id}");
+            let whole = format!("clear_graph of the group {group}, which removes the whole group");
+            let remove = if session == super::NAME { whole } else { "delete_episode of the uuid that it has there".to_owned() };
             (found, remove)
         }
         SinkKind::Neo4j(Neo4j { database, statement, .. }) => {

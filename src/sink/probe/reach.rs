@@ -31,6 +31,7 @@ pub fn place(kind: &SinkKind) -> Option<Place> {
     };
     match kind {
         SinkKind::Graphiti(graphiti) => of_url(&graphiti.url),
+        SinkKind::GraphitiMcp(mcp) => of_url(&mcp.url),
         SinkKind::Http(service) => of_url(&service.url),
         SinkKind::Replay { url } => of_url(url),
         SinkKind::Neo4j(Neo4j { server: at, ca_file, .. }) | SinkKind::Falkordb(Falkordb { server: at, ca_file, .. }) => {

@@ -12,15 +12,15 @@ use crate::episode::{Episode, Message};
 use crate::queue::tests::episode as sample;
 
 /// What a service answers: status, further head lines, body. `None` breaks the connection off.
-type Script = Vec<Option<(u16, &'static str, String)>>;
+pub type Script = Vec<Option<(u16, &'static str, String)>>;
 
 #[allow(clippy::unnecessary_wraps)] // an element of a script
-fn answer(status: u16, body: &str) -> Option<(u16, &'static str, String)> {
+pub fn answer(status: u16, body: &str) -> Option<(u16, &'static str, String)> {
     Some((status, "", body.to_owned()))
 }
 
 /// A service that plays a script, one connection for each answer; ends with the requests that it got.
-async fn service(script: Script) -> (String, JoinHandle<Vec<String>>) {
+pub async fn service(script: Script) -> (String, JoinHandle<Vec<String>>) {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let url = format!("http://{}", listener.local_addr().unwrap());
     let played = tokio::spawn(async move {
@@ -74,7 +74,7 @@ fn delivery() -> Delivery {
 const ID: &str = "00000000-0000-0000-0000-000000000007";
 const AT: &str = "2026-01-01T00:00:00.000Z";
 
-fn body(request: &str) -> serde_json::Value {
+pub fn body(request: &str) -> serde_json::Value {
     let body = request.split_once("\r\n\r\n").unwrap().1;
     serde_json::from_str(body).unwrap_or_else(|error| panic!("{error}: {body}"))
 }
