@@ -82,14 +82,14 @@ use crate::episode::Episode;
 pub struct Delivery {
     /// The episode; each attempt carries its id.
     pub episode: Arc<Episode>,
-    /// The time of the event (ms since the Unix epoch), strictly increasing within a lane.
-    pub at: u64,
+    /// The time of the event (ms since the Unix epoch, or before it), strictly increasing within a lane.
+    pub at: i64,
 }
 
 impl Delivery {
     /// [`Delivery::at`] as RFC 3339 in UTC, with milliseconds.
     pub fn timestamp(&self) -> String {
-        clock::rfc3339(self.at)
+        clock::event(self.at)
     }
 }
 

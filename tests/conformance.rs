@@ -24,6 +24,9 @@ use crate::support::databases::{Database, PASSWORD};
 
 const LIMIT: Duration = Duration::from_secs(180);
 
+/// What a service may say no with.
+const STATUSES: [u16; 9] = [302, 400, 401, 403, 404, 422, 429, 500, 503];
+
 /// A backend of one test. It ends with it.
 trait Backend {
     /// The keys of a sink that sends to this address, `host:port` and perhaps a path, and not to its own.
@@ -40,9 +43,7 @@ trait Backend {
 
     /// Sinks that are set up wrongly, and what they say of it.
     fn refusals(&self, status: &str) -> Vec<(String, Cause)> {
-        [302, 400, 401, 403, 404, 422, 429, 500, 503]
-            .map(|code| (self.table(&format!("{status}/{code}")), Cause::Status(code)))
-            .to_vec()
+        STATUSES.map(|code| (self.table(&format!("{status}/{code}")), Cause::Status(code))).to_vec()
     }
 
     /// What is only in a request that writes.
@@ -61,8 +62,8 @@ trait Backend {
     }
 
     /// The latest time (ms) that it takes and shows.
-    fn latest(&self) -> u64 {
-        u64::MAX
+    fn latest(&self) -> i64 {
+        i64::MAX
     }
 }
 
@@ -123,7 +124,7 @@ fn saying(session: &str, n: u64, messages: Vec<Message>) -> Delivery {
         sha256: Digests::default(),
         original: None,
     };
-    let mut delivery = Delivery { episode: Arc::new(episode), at };
+    let mut delivery = Delivery { episode: Arc::new(episode), at: at.cast_signed() };
     let body = json!({ "session": session, "text": content(&delivery), "at": delivery.timestamp() }).to_string().into_bytes();
     let original = Original { target: "/run".to_owned(), headers: Vec::new(), body };
     Arc::make_mut(&mut delivery.episode).original = Some(original);
@@ -178,9 +179,16 @@ fn a_file_conforms() {
 
 #[test]
 fn a_real_graphiti_conforms() {
-    let (graphiti, runtime) = (Graphiti::new(), runtime());
+    let (graphiti, runtime) = (Graphiti::rest(), runtime());
     conform(&graphiti, &runtime);
-    aspects::inv7_what_graphiti_hides_is_not_there_and_does_it_no_harm(&graphiti, &runtime);
+    aspects::a_time_that_is_none_or_in_the_future_does_graphiti_no_harm(&graphiti, &runtime, 422);
+}
+
+#[test]
+fn a_real_graphiti_behind_mcp_conforms() {
+    let (graphiti, runtime) = (Graphiti::mcp(), runtime());
+    conform(&graphiti, &runtime);
+    aspects::a_time_that_is_none_or_in_the_future_does_graphiti_no_harm(&graphiti, &runtime, 500);
 }
 
 #[test]

@@ -71,7 +71,7 @@ fn episode(session: &str, n: u64) -> Delivery {
         sha256: Digests::default(),
         original: None,
     };
-    Delivery { episode: Arc::new(episode), at: n }
+    Delivery { episode: Arc::new(episode), at: n.cast_signed() }
 }
 
 /// The session is there, with these episodes and no others, each linked to the next one.

@@ -3,11 +3,10 @@
 use std::time::Duration;
 
 use serde_json::Value;
-use tempfile::TempDir;
 
 use crate::support::graph::{self, group_of, sessions, text};
 use crate::support::offramp::Offramp;
-use crate::support::python::{self, Service};
+use crate::support::python::{self, RealGraphiti, Service};
 
 const LIMIT: Duration = Duration::from_secs(180);
 
@@ -17,28 +16,13 @@ const DEFAULT: &str = "default_db";
 /// All services of one test. They end with it.
 struct World {
     agent: Service,
-    falkordb: Service,
-    model: Service,
-    server: Service,
-    args: &'static [&'static str],
-    dir: TempDir,
+    graphiti: RealGraphiti,
 }
 
 impl World {
     fn new(args: &'static [&'static str]) -> Self {
-        let dir = tempfile::tempdir().unwrap();
-        let agent = python::agent(dir.path());
-        let falkordb = python::falkordb(dir.path());
-        let model = python::model(dir.path());
-        let server = python::graphiti_mcp(dir.path(), &falkordb, &model, 0, args);
-        Self { agent, falkordb, model, server, args, dir }
-    }
-
-    /// A new process at the old address, as a supervisor would make it.
-    fn restart(&mut self) {
-        let port = self.server.address.port();
-        self.server.kill();
-        self.server = python::graphiti_mcp(self.dir.path(), &self.falkordb, &self.model, port, self.args);
+        let graphiti = RealGraphiti::over_mcp(args);
+        Self { agent: python::agent(graphiti.dir()), graphiti }
     }
 
     /// `extract` and `sink` are further keys there.
@@ -77,22 +61,18 @@ impl World {
             format = "json"
             "#,
             agent = self.agent.url(),
-            server = self.server.url(),
+            server = self.graphiti.service.url(),
         );
-        Offramp::start(self.dir.path(), &config)
+        Offramp::start(self.graphiti.dir(), &config)
     }
 
     fn converse(&self, offramp: &Offramp, sessions: &[String], exchanges: usize) -> Vec<Value> {
-        python::converse(self.dir.path(), offramp.proxy("agent"), sessions, exchanges)
-    }
-
-    fn nodes(&self) -> Vec<Value> {
-        python::episodic_nodes(self.dir.path(), &self.falkordb)
+        python::converse(self.graphiti.dir(), offramp.proxy("agent"), sessions, exchanges)
     }
 
     fn assert_graph_holds(&self, exchanges: &[Value], episodes: &[Value], group: impl Fn(&str) -> String) {
         let content = |question: &str, answer: &str| format!("user: {question}\nassistant: {answer}");
-        graph::assert_holds(&self.nodes(), exchanges, episodes, group, content);
+        graph::assert_holds(&self.graphiti.nodes(), exchanges, episodes, group, content);
     }
 }
 
@@ -118,14 +98,14 @@ fn inv4_inv7_inv8_what_an_mcp_server_forgets_is_sent_again_and_is_there_once() {
     let mut offramp = world.offramp("", r#"confirm = { mode = "read_back", timeout = "3s", poll = "100ms" }"#);
 
     // Its worker outlives a 429 of the model; the episode doesn't.
-    python::fail_model(&world.model, 429, 1);
+    python::fail_model(&world.graphiti.model, 429, 1);
     let mut exchanges = world.converse(&offramp, &sessions(3), 3);
     offramp.wait_for_delivery(9, LIMIT);
-    assert!(world.server.log().contains("is forgotten"), "{}", world.server.log());
+    assert!(world.graphiti.service.log().contains("is forgotten"), "{}", world.graphiti.service.log());
 
     // A restart forgets the session, and with it what is queued; so does a new offramp.
     exchanges.extend(world.converse(&offramp, &["one-more".to_owned(), "another".to_owned()], 5));
-    world.restart();
+    world.graphiti.restart();
     offramp.wait_for_status("some of them delivered", LIMIT, |status| status["ledger"]["delivered"].as_u64() >= Some(12));
     offramp.kill();
     let mut offramp = world.offramp("", READ_BACK);
@@ -145,7 +125,7 @@ fn inv4_inv7_where_a_group_cannot_be_read_back_the_sink_pauses_and_says_why() {
     let reason = text(&status["sinks"][0], "reason");
     assert!(reason.contains("nothing of group chat can be read back"), "{reason}");
     assert_eq!((&status["ledger"]["pending"], &status["ledger"]["dead"]), (&2.into(), &0.into()));
-    assert_eq!(world.nodes().len(), 1, "it was sent, and not sent again");
+    assert_eq!(world.graphiti.nodes().len(), 1, "it was sent, and not sent again");
     assert!(offramp.stop().success());
 
     // What is said to be done instead. The one that was in doubt can't be looked up: it is there twice.

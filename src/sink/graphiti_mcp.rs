@@ -181,7 +181,7 @@ fn arguments(delivery: &Delivery) -> Value {
         "group_id": group(episode.group()),
         "source": "message",
         "source_description": source(episode),
-        "reference_time": clock::rfc3339(time(delivery)),
+        "reference_time": clock::event(time(delivery)),
     })
 }
 

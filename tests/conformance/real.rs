@@ -54,7 +54,7 @@ impl Backend for InFile {
         let held = |line: Value| Held {
             id: text(&line["id"]).unwrap(),
             content: Some(said(&line["messages"])),
-            at: None, // it has the time of the capture, and not what a lane makes of it
+            at: text(&line["occurred_at"]), // else it has the time of the capture, and not what a lane makes of it
             more: Some((text(&line["user"]).unwrap(), line["metadata"].to_string())),
         };
         lines.filter(|line| line["session"] == session).map(held).collect()
@@ -67,26 +67,49 @@ pub fn said(messages: &Value) -> String {
     messages.as_array().unwrap().iter().map(line).collect::<Vec<_>>().join("\n")
 }
 
-/// Graphiti's service on `FalkorDB`.
-pub struct Graphiti(RealGraphiti);
+/// Graphiti on `FalkorDB`, behind its REST service or its MCP server.
+pub struct Graphiti {
+    real: RealGraphiti,
+    mcp: bool,
+}
 
 impl Graphiti {
-    pub fn new() -> Self {
-        Self(RealGraphiti::new())
+    pub fn rest() -> Self {
+        Self { real: RealGraphiti::new(), mcp: false }
+    }
+
+    pub fn mcp() -> Self {
+        Self { real: RealGraphiti::over_mcp(&["--by-group"]), mcp: true }
     }
 }
 
 impl Backend for Graphiti {
     fn table(&self, address: &str) -> String {
-        format!("type = \"graphiti\"\nurl = \"http://{address}\"\n")
+        match self.mcp {
+            false => format!("type = \"graphiti\"\nurl = \"http://{address}\"\n"),
+            true => {
+                format!("type = \"graphiti-mcp\"\nurl = \"http://{address}/mcp\"\nconfirm = {{ poll = \"100ms\" }}\n")
+            }
+        }
     }
 
     fn address(&self) -> Option<String> {
-        Some(self.0.service.address.to_string())
+        Some(self.real.service.address.to_string())
     }
 
     fn takes_once(&self) -> bool {
         false
+    }
+
+    /// Where there is no session with an MCP server, no episode is to blame.
+    fn refusals(&self, status: &str) -> Vec<(String, Cause)> {
+        let said = |code| if self.mcp && matches!(code, 302 | 400 | 422) { 404 } else { code };
+        let refusal = |code| (self.table(&format!("{status}/{code}")), Cause::Status(said(code)));
+        STATUSES.map(refusal).to_vec()
+    }
+
+    fn writes(&self) -> &'static [u8] {
+        if self.mcp { b"add_memory" } else { b"POST " }
     }
 
     fn texts(&self) -> (usize, usize) {
@@ -98,19 +121,19 @@ impl Backend for Graphiti {
         text.replace('\0', "")
     }
 
-    /// It shows nothing of what lies in the future.
-    fn latest(&self) -> u64 {
-        offramp::clock::now_ms()
+    /// What lies in the future is shown by some databases, and by others not before its time.
+    fn latest(&self) -> i64 {
+        offramp::clock::now_ms().cast_signed()
     }
 
     fn holds(&self, session: &str) -> Vec<Held> {
         let held = |node: Value| Held {
             id: text(&node["name"]).unwrap(),
-            content: text(&node["content"]).and_then(|content| content.strip_prefix("(user): ").map(str::to_owned)),
+            content: text(&node["content"]).map(|content| content.trim_start_matches("(user): ").to_owned()),
             at: text(&node["valid_at"]).map(|at| format!("{:.3}", at.parse::<jiff::Timestamp>().unwrap())),
             more: None,
         };
-        let nodes = self.0.nodes().into_iter();
+        let nodes = self.real.nodes().into_iter();
         nodes.filter(|node| node["group_id"] == session).map(held).collect()
     }
 }

@@ -98,7 +98,7 @@ fn inv5_a_lane_that_waits_for_two_dead_letters_waits_for_both() {
     let bench = parked();
     // As one of several that are under way in a lane at once would leave it.
     let third =
-        Claim { sink: sink(&bench), lane: Lane::of("s"), seq: 3, attempts: 1, at: START, sent: Sent::No, exhausted: None };
+        Claim { sink: sink(&bench), lane: Lane::of("s"), seq: 3, attempts: 1, at: EVENT, sent: Sent::No, exhausted: None };
     bench.queue.finish(third, Finish::Dead { reason: "rejected" }, None);
     assert_eq!(bench.queue.check(), Vec::<String>::new());
     ask(&bench, Op::Purge, 1);

@@ -45,5 +45,5 @@ pub fn probe(sink: &str, names: &Names) -> Delivery {
         sha256: Digests::default(),
         original: None,
     };
-    Delivery { episode: Arc::new(episode), at: now }
+    Delivery { episode: Arc::new(episode), at: now.cast_signed() }
 }
