@@ -85,12 +85,10 @@ impl Graphiti {
 
 impl Backend for Graphiti {
     fn table(&self, address: &str) -> String {
-        match self.mcp {
-            false => format!("type = \"graphiti\"\nurl = \"http://{address}\"\n"),
-            true => {
-                format!("type = \"graphiti-mcp\"\nurl = \"http://{address}/mcp\"\nconfirm = {{ poll = \"100ms\" }}\n")
-            }
+        if self.mcp {
+            return format!("type = \"graphiti-mcp\"\nurl = \"http://{address}/mcp\"\nconfirm = {{ poll = \"100ms\" }}\n");
         }
+        format!("type = \"graphiti\"\nurl = \"http://{address}\"\n")
     }
 
     fn address(&self) -> Option<String> {
