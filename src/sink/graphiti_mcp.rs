@@ -1,4 +1,4 @@
-//! Graphiti's MCP server, as it was measured to be: version 1.0.2, on `mcp` 1.30 and `graphiti-core` 0.31.
+//! Graphiti's MCP server, as it was measured to be: version 1.0.2 as of Graphiti v0.29.2 and later, on `mcp` 1.30 and `graphiti-core` 0.31.
 //!
 //! `add_memory` answers at once and puts the episode into a queue in memory, one for each group, each with a worker of its own. What goes
 //! wrong with one episode (a 429 of the model is enough) is a line in the server's log: the episode is lost and the worker goes on. A
@@ -54,7 +54,7 @@ const MOST: usize = 100_000;
 /// Groups that are remembered for showing nothing, at most.
 const REMEMBERED: usize = 10_000;
 
-/// What takes an episode. Older servers have no `reference_time`: with them everything would have happened when it was delivered.
+/// What takes an episode. Servers before Graphiti v0.29.2 have no `reference_time`: with them everything would have happened when it was delivered.
 const ADD: Tool = Tool {
     name: "add_memory",
     arguments: &["name", "episode_body", "group_id", "source", "source_description", "reference_time"],

@@ -211,13 +211,7 @@ impl Test<'_> {
         let advice = (!remarks.is_empty()).then(|| advice::REMARKED.to_owned());
         let says = remarks.iter().fold(understood.to_owned(), |says, remark| says + "; but " + remark);
         self.steps.push(Step { step: What::Schema, result: Outcome::Ok, says, advice });
-        self.ok(
-            What::Delivery,
-            match receipt {
-                Receipt::Delivered => "it is there, as the answer says",
-                Receipt::Accepted => "it was accepted, which is a promise",
-            },
-        );
+        self.ok(What::Delivery, advice::delivered(&self.config.kind, receipt));
     }
 
     /// What an attempt that was not taken says.
@@ -237,7 +231,7 @@ impl Test<'_> {
             match looked {
                 Ok(Presence::Present) => return self.ok(What::Confirmation, "it was looked for, and is there"),
                 Ok(Presence::Unknown) => {
-                    return self.skipped(What::Confirmation, "this sink cannot be asked what it has: its answer is the proof");
+                    return self.skipped(What::Confirmation, advice::unknown(&self.config.kind));
                 }
                 Ok(Presence::Failed(why)) => {
                     let says = format!("it was accepted, and nothing became of it: {why}");
@@ -250,7 +244,7 @@ impl Test<'_> {
                 Ok(Presence::Absent) => last = None,
                 Err(error) if matches!(error.cause, Cause::Status(400..=499) | Cause::Unfit) => {
                     let says = format!("it was sent, and cannot be looked for: {error}");
-                    return self.failed(What::Confirmation, says, advice::UNASKABLE.to_owned());
+                    return self.failed(What::Confirmation, says, advice::unaskable(&self.config.kind).to_owned());
                 }
                 Err(error) => last = Some(error.message),
             }
@@ -287,7 +281,7 @@ impl Test<'_> {
             What::Delivery,
             "nothing was sent: it would repeat a request that somebody has made, with all that this changes",
         );
-        self.skipped(What::Confirmation, "this sink cannot be asked what it has: its answer is the proof");
+        self.skipped(What::Confirmation, advice::unknown(&self.config.kind));
     }
 
     async fn head(&self, url: &str) -> Result<u16, SinkError> {

@@ -3,10 +3,10 @@
 use std::path::PathBuf;
 
 use super::What;
-use crate::config::{self, Falkordb, Graphiti, Neo4j, SinkKind};
+use crate::config::{self, Falkordb, Graphiti, GraphitiMcp, Neo4j, SinkKind};
 use crate::sink::graphiti::group_id;
 use crate::sink::graphiti_mcp;
-use crate::sink::{Cause, Delivery, SinkError};
+use crate::sink::{Cause, Delivery, Receipt, SinkError};
 
 pub const NAME: &str =
     "mend the host in `url`, or make the name known where offramp runs: in a container it is often that of a service";
@@ -19,8 +19,6 @@ pub const REMARKED: &str =
 
 pub const UNMADE: &str = "see what the backend's own log says of it: it is often its language model";
 
-pub const UNASKABLE: &str = "give the credentials the right to read as well, or mend `confirm`; without it nothing is proved";
-
 pub const NOT_SHOWN: &str =
     "not seen yet; an answer of success is taken for a delivery here, and only what is in doubt is looked for";
 
@@ -31,8 +29,44 @@ pub fn unseen(kind: &SinkKind) -> &'static str {
             "either it works slowly, so give it longer with --timeout, or its worker is dead: then it answers and stores nothing until it is \
              restarted. Its log tells"
         }
+        SinkKind::GraphitiMcp(_) => {
+            "either it works slowly, so give it longer with --timeout, or it has lost it, as its log then tells"
+        }
         SinkKind::Http(_) => "give it longer with --timeout; if it is there, `confirm` looks for it in the wrong place",
         _ => "see whether somebody removes what is written, or whether it is read from another place than it is written to",
+    }
+}
+
+/// What was sent can't be looked for.
+pub fn unaskable(kind: &SinkKind) -> &'static str {
+    match kind {
+        SinkKind::GraphitiMcp(_) => "see what the server's log says of the probe; if it is stored, do as is said above",
+        _ => "give the credentials the right to read as well, or mend `confirm`; without it nothing is proved",
+    }
+}
+
+/// What is known of the delivery once something was taken.
+pub fn delivered(kind: &SinkKind, receipt: Receipt) -> &'static str {
+    match receipt {
+        Receipt::Accepted => "it was accepted, which is a promise",
+        Receipt::Delivered if is_taken_at_its_word(kind) => "it was accepted, which is a promise, and taken for the delivery",
+        Receipt::Delivered => "it is there, as the answer says",
+    }
+}
+
+/// Why the sink can't say whether it is there.
+pub fn unknown(kind: &SinkKind) -> &'static str {
+    if is_taken_at_its_word(kind) {
+        return "not looked for, because confirm.mode is \"accepted\": nothing proves that it is there";
+    }
+    "this sink cannot be asked what it has: its answer is the proof"
+}
+
+/// Whether a promise is all that is asked for.
+fn is_taken_at_its_word(kind: &SinkKind) -> bool {
+    match kind {
+        SinkKind::Graphiti(Graphiti { confirm, .. }) | SinkKind::GraphitiMcp(GraphitiMcp { confirm, .. }) => !confirm.read_back,
+        _ => false,
     }
 }
 
@@ -112,7 +146,7 @@ pub fn of(config: &config::Sink, error: &SinkError) -> (What, String) {
         ),
         (Cause::Status(404), SinkKind::GraphitiMcp(_)) => say(
             What::Schema,
-            "`url` is what the clients of Graphiti's MCP server connect to, /mcp included; the server must not be older than 1.0",
+            "`url` is what the clients of Graphiti's MCP server connect to, /mcp included; the server must be of Graphiti v0.29.2 or later",
         ),
         (Cause::Status(404), _) => say(
             What::Schema,
@@ -169,7 +203,9 @@ pub fn whereabouts(config: &config::Sink, delivery: &Delivery) -> (Option<String
         }
         SinkKind::GraphitiMcp(_) => {
             let group = graphiti_mcp::group(episode.group());
-            let found = format!("what get_episodes shows of the group {group}, by its name {id}");
+            let found = format!(
+                "in the group {group}, by its name {id}: get_episodes, or MATCH (e:Episodic {{name: \"{id}\"}}) RETURN e"
+            );
             let whole = format!("clear_graph of the group {group}, which removes the whole group");
             let remove = if session == super::NAME { whole } else { "delete_episode of the uuid that it has there".to_owned() };
             (found, remove)

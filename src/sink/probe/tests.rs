@@ -95,6 +95,12 @@ async fn inv7_what_was_accepted_and_is_never_seen_has_failed() {
         "{failed:?}"
     );
     assert!(report.episode.is_some() && report.found.unwrap().contains("/episodes/offramp-probe?last_n=10"));
+
+    // Where a promise is all that is asked for, it is told as one.
+    let keys = format!("type = \"graphiti\"\nurl = \"{}\"\nconfirm = {{ mode = \"accepted\" }}", service(202, "[]").await);
+    let report = tested(&keys).await;
+    assert_eq!(letters(&report), "oo-ooo-", "{report:#?}");
+    assert!(report.steps[5].says.contains("a promise") && report.steps[6].says.contains("nothing proves"), "{report:#?}");
 }
 
 #[tokio::test]
