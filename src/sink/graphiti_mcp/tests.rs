@@ -4,7 +4,7 @@ use super::*;
 use crate::config;
 use crate::episode::{Episode, Message};
 use crate::queue::tests::episode as sample;
-use crate::sink::templated::tests::{Script, answer, body, service};
+use crate::sink::templated::tests::{Script, all, answer, body, service};
 use std::sync::Arc;
 
 const EVENTS: &str = "content-type: text/event-stream\r\n";
@@ -63,7 +63,7 @@ fn script(acts: impl IntoIterator<Item = Script>) -> Script {
 async fn deliver(script: Script) -> (Vec<String>, Result<Receipt, SinkError>) {
     let (url, played) = service(script).await;
     let result = sink(&url, "").deliver(&delivery("s:1")).await;
-    (played.await.unwrap(), result)
+    (all(played).await, result)
 }
 
 #[tokio::test]
@@ -183,7 +183,7 @@ async fn inv4_a_group_is_looked_through_to_its_end() {
         let asked: Vec<_> = [FIRST, FIRST * 10].into_iter().take(pages.len()).collect();
         let (url, played) = service(script([opened(0), pages])).await;
         assert_eq!(sink(&url, "").look_up(&delivery("g")).await.unwrap(), presence);
-        let got = played.await.unwrap();
+        let got = all(played).await;
         let arguments: Vec<_> = got[3..].iter().map(|request| body(request)["params"]["arguments"].clone()).collect();
         let expected: Vec<_> = asked.iter().map(|n| json!({ "group_ids": ["g"], "max_episodes": n })).collect();
         assert_eq!(arguments, expected);
@@ -217,7 +217,7 @@ async fn inv4_a_group_that_shows_nothing_for_long_is_no_proof_on_falkordb() {
         assert_eq!(look().await.unwrap(), Presence::Absent, "it shows something");
         later(49).await;
         assert_eq!(look().await.unwrap(), Presence::Absent, "and has time again");
-        assert_eq!(played.await.unwrap().len(), 9);
+        assert_eq!(all(played).await.len(), 9);
     }
 }
 
@@ -243,5 +243,5 @@ async fn a_server_that_has_shown_two_groups_looks_where_it_writes() {
         tokio::time::advance(Duration::from_secs(3600)).await;
         tokio::time::resume();
     }
-    assert_eq!(played.await.unwrap().len(), 7, "it isn't asked what it is");
+    assert_eq!(all(played).await.len(), 7, "it isn't asked what it is");
 }

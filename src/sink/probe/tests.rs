@@ -1,30 +1,40 @@
 //! What a test says of backends that are right, and of those that are wrong in each of the ways.
 
+use std::sync::Arc;
+
 use axum::Router;
-use axum::http::StatusCode;
+use axum::http::{Method, StatusCode};
 use axum::routing::any;
 use tokio::net::TcpListener;
+use tokio::sync::Notify;
 
 use super::*;
+
+/// More than a test ever takes.
+const LIMIT: Duration = Duration::from_secs(60);
 
 /// A sink of these keys, as the configuration reads them.
 fn sink(keys: &str) -> config::Sink {
     let proxy = "[[proxy]]\nname = \"a\"\nlisten = \"127.0.0.1:1\"\nupstream = \"http://h\"\n";
-    let text = format!("{proxy}[[sink]]\nname = \"s\"\n{keys}\n");
+    let text = format!("{proxy}[[sink]]\nname = \"s\"\nconnect_timeout = \"60s\"\n{keys}\n");
     config::read(&text, std::path::Path::new("c.toml"), &config::Input::default()).unwrap().sinks.remove(0)
 }
 
 /// A service that answers everything with this; its URL.
 async fn service(status: u16, body: &'static str) -> String {
+    answering(move |_| (StatusCode::from_u16(status).unwrap(), body)).await
+}
+
+async fn answering(says: impl Fn(Method) -> (StatusCode, &'static str) + Clone + Send + Sync + 'static) -> String {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let url = format!("http://{}", listener.local_addr().unwrap());
-    let answer = move || std::future::ready((StatusCode::from_u16(status).unwrap(), body));
+    let answer = move |method: Method| std::future::ready(says(method));
     tokio::spawn(async move { axum::serve(listener, Router::new().fallback(any(answer))).await });
     url
 }
 
 async fn tested(keys: &str) -> Report {
-    test(&sink(keys), &Names::default(), Duration::from_secs(2)).await
+    test(&sink(keys), &Names::default(), LIMIT).await
 }
 
 /// How each step went, in a letter each: dns, connect, tls, credentials, schema, delivery, confirmation.
@@ -86,12 +96,29 @@ async fn each_fault_is_told_at_its_step_with_what_to_do() {
 #[tokio::test]
 async fn inv7_what_was_accepted_and_is_never_seen_has_failed() {
     // 202 to everything, and no episode in what it shows.
-    let keys = format!("type = \"graphiti\"\nurl = \"{}\"\nconfirm = {{ poll = \"10ms\" }}", service(202, "[]").await);
-    let report = test(&sink(&keys), &Names::default(), Duration::from_millis(200)).await;
+    let looks = Arc::new(Notify::new());
+    let url = answering({
+        let looks = looks.clone();
+        move |method| {
+            if method == Method::GET {
+                looks.notify_one();
+            }
+            (StatusCode::ACCEPTED, "[]")
+        }
+    })
+    .await;
+    let config = sink(&format!("type = \"graphiti\"\nurl = \"{url}\""));
+    let names = Names::default();
+    // From its first look on no time needs to pass.
+    let (report, ()) = tokio::join!(test(&config, &names, LIMIT), async {
+        looks.notified().await;
+        tokio::time::pause();
+    });
+    tokio::time::resume();
     assert_eq!(letters(&report), "oo-oooF", "{report:#?}");
     let failed = report.failed().unwrap();
     assert!(
-        failed.says.contains("not seen within 200ms") && failed.advice.as_ref().unwrap().contains("worker is dead"),
+        failed.says.contains("not seen within 1m") && failed.advice.as_ref().unwrap().contains("worker is dead"),
         "{failed:?}"
     );
     assert!(report.episode.is_some() && report.found.unwrap().contains("/episodes/offramp-probe?last_n=10"));
@@ -113,7 +140,7 @@ async fn a_template_that_the_probe_does_not_fit_is_named_and_a_name_can_be_given
 
     let keys = format!("type = \"http\"\nurl = \"{url}\"\npath = \"/{{{{ session }}}}/{{{{ agent }}}}\"");
     let names = Names { session: Some("t-1".into()), ..Names::default() };
-    let report = test(&sink(&keys), &names, Duration::from_secs(2)).await;
+    let report = test(&sink(&keys), &names, LIMIT).await;
     assert_eq!((letters(&report).as_str(), report.session.as_str()), ("oo-ooo-", "t-1"), "{report:#?}");
 }
 
