@@ -14,7 +14,7 @@ use super::import::Importing;
 use super::replay::Replay;
 use super::shared::{Op, Shared};
 use super::space::Space;
-use super::store::StoreError;
+use super::store::{StoreError, UNSYNCED};
 use super::txn::{Txn, TxnError};
 use super::{AppendError, Appended, Claim, Claims, Deleted, Imported, Ledger, Seq, SinkId, Stats, keys, recover};
 use crate::config::Durability;
@@ -117,11 +117,18 @@ impl Writer {
         }
     }
 
-    /// One batch: all transitions, one commit, then the answers.
+    /// All that has gathered, in as few batches as [may be](batches).
     pub fn commit(&mut self, ops: Vec<Op>) {
         if ops.is_empty() {
             return self.sync_if_due();
         }
+        for ops in batches(ops) {
+            self.commit_batch(ops);
+        }
+    }
+
+    /// One batch: all transitions, one commit, then the answers.
+    fn commit_batch(&mut self, ops: Vec<Op>) {
         let claims: Vec<Claim> = match self.try_commit(&ops) {
             Ok(outcomes) => {
                 self.shared.failing.store(false, Ordering::Relaxed);
@@ -137,7 +144,7 @@ impl Writer {
         // One operation that trips over damaged rows must not take the others of its batch with it.
         if ops.len() > 1 && !self.shared.failing.load(Ordering::Relaxed) {
             for op in ops {
-                self.commit(vec![op]);
+                self.commit_batch(vec![op]);
             }
             return;
         }
@@ -502,9 +509,48 @@ fn step(engine: &mut Engine, shared: &Shared, disk_low: bool, txn: &mut Txn<'_>,
     })
 }
 
+/// Operations that bring more than what is [committed without a sync](UNSYNCED) are several batches.
+fn batches(mut ops: Vec<Op>) -> Vec<Vec<Op>> {
+    let mut batches = Vec::new();
+    let mut from = ops.len();
+    let mut bytes = 0;
+    // From the end: what is split off is not moved again.
+    while from > 0 {
+        from -= 1;
+        bytes += ops[from].len();
+        if bytes > UNSYNCED && from + 1 < ops.len() {
+            batches.push(ops.split_off(from + 1));
+            bytes = ops[from].len();
+        }
+    }
+    batches.push(ops);
+    batches.reverse();
+    batches
+}
+
 #[cfg(test)]
 mod tests {
+    use super::super::notes::Writing;
+    use super::super::seal::Seals;
+    use super::super::{Key, Note};
     use super::*;
+
+    #[test]
+    fn inv2_what_is_committed_at_once_is_no_more_than_may_be_lost_at_once() {
+        let of = |lengths: &[usize]| {
+            let note = |length: &usize| {
+                let note = Note { key: Key::of("test", []), value: vec![1; *length], until: 1 };
+                Op::Note(Writing::new(note, &Seals::new(&[])).unwrap(), crate::queue::shared::reply().0)
+            };
+            let ops = lengths.iter().map(note).chain([Op::Release(1)]).collect();
+            batches(ops).iter().map(Vec::len).collect::<Vec<_>>()
+        };
+        let half = UNSYNCED / 2;
+        assert_eq!(of(&[]), [1]);
+        assert_eq!(of(&[1, 2, 3]), [4]);
+        assert_eq!(of(&[half, half, half, half]), [1, 1, 1, 2]);
+        assert_eq!(of(&[half, half - 1000, 10 * half, 1, 1]), [2, 1, 3]);
+    }
 
     #[test]
     fn a_lone_request_waits_for_nobody_and_siblings_wait_for_each_other_a_part_of_their_commit() {

@@ -21,6 +21,7 @@
 //! | `j` | sink | [`ReplayRow`](super::replay::ReplayRow): a replay under way there | with each slice of it |
 //! | `w` | | nothing: this generation is whole, see [`store`](super::store) | last, when a generation is made from another |
 //! | `q` | | nothing: this generation was left for another | then |
+//! | `z` | | [`Commits`](super::store): their numbers | with every commit |
 //! | `k` | id of a key | nothing: a key of `queue.encryption_key_file` that [seals](super::seal) | when the queue is opened with it |
 //! | `y` | time ‖ a key of `u`, `o` or `c` | for `c` the time that was given: when that row may go | with that row |
 //!
@@ -66,6 +67,10 @@ pub fn whole() -> Key {
 
 pub fn left() -> Key {
     key(b'q', &[])
+}
+
+pub fn commits() -> Key {
+    key(b'z', &[])
 }
 
 pub fn name(name: &str) -> Key {
@@ -250,7 +255,7 @@ pub fn end_of(prefix: &[u8]) -> Key {
 /// Whether bytes have the length that a key of their table has.
 pub fn is_row(key: &[u8]) -> bool {
     match (key.first(), key.len()) {
-        (Some(b'm' | b'w' | b'q'), len) => len == 1,
+        (Some(b'm' | b'w' | b'q' | b'z'), len) => len == 1,
         (Some(b'n' | b'k'), _) => true,
         (Some(b's' | b'j'), len) => len == 3,
         (Some(b'e' | b'd' | b't'), len) => len == 11,
@@ -365,8 +370,11 @@ mod tests {
             note_chunk(n, 1),
             replay(s),
         ];
-        for row in
-            rows.into_iter().chain([left()]).chain(more).chain([fading(1, Fading::Unique(n)), fading(1, Fading::Clock(s, l))])
+        for row in rows
+            .into_iter()
+            .chain([left(), commits()])
+            .chain(more)
+            .chain([fading(1, Fading::Unique(n)), fading(1, Fading::Clock(s, l))])
         {
             assert!(is_row(&row) && (row[0] == b'n' || !is_row(&[&row[..], b"x"].concat())), "{row:?}");
         }

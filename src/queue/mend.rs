@@ -23,7 +23,7 @@ use super::txn::{Txn, TxnError};
 use super::{Lane, Ledger, Seq, SinkId, State};
 
 /// Tables that are made anew, and need not be copied.
-pub const MADE: &[u8] = b"irdxwq";
+pub const MADE: &[u8] = b"irdxwqz";
 
 /// Rows that are looked at between two commits.
 const SLICE: usize = 1024;

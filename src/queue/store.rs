@@ -6,6 +6,7 @@
 //! one generation counts at every instant, and a copy that a loss of power has made unreadable is known to be only a copy.
 //!
 //! - `sled`: one database, and what was measured about it.
+//! - `commits`: their numbers, which tell after a loss of power what must be there.
 //! - `files`: the disk, that is the queue's directory.
 //! - `raw`: reading what sled has written without sled, around what is damaged.
 //! - `read`: a store that nobody has open, read without changing anything.
@@ -16,6 +17,7 @@
 //! - `heal`: after an error, or a call that does not return, it is opened anew from what is on the disk.
 //! - `model`: a disk in memory for tests, which loses what was not synced, and fails when told to.
 
+mod commits;
 mod files;
 pub(super) mod guard;
 mod heal;
@@ -34,6 +36,7 @@ use std::path::Path;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, RwLockWriteGuard};
 use std::time::Duration;
 
+use self::commits::Commits;
 use self::files::Files;
 use self::guard::{Call, Guard};
 use self::heal::Healing;
@@ -46,6 +49,12 @@ use super::keys::{self, Key};
 
 /// The longest value (bytes) that stays inside sled's log.
 pub const MAX_VALUE: usize = 4096;
+
+/// Bytes of rows that are applied without a sync, roughly, and what one takes beside its key and its value. sled uses a segment of its log
+/// (512 KiB) again once what it held was written elsewhere and another segment has been filled since. It may not be before that is synced: a
+/// loss of power would take with it what was on stable storage long before. Rows take up to four times their bytes in the log.
+pub const UNSYNCED: usize = 128 << 10;
+const ROW: usize = 256;
 
 /// What a commit changes: a value is put, none is removed.
 pub type Writes = BTreeMap<Key, Option<Vec<u8>>>;
@@ -156,6 +165,9 @@ pub trait Disk: Send + Sync {
     /// Puts one that was condemned where nothing touches it any more; where that is.
     fn quarantine(&self, generation: Generation) -> Result<String, StoreError>;
 
+    /// Removes one that was condemned.
+    fn discard(&self, generation: Generation) -> Result<(), StoreError>;
+
     /// How far the store had come, as far as that is known.
     fn witness(&self) -> Option<Witness>;
 
@@ -197,12 +209,10 @@ struct Side {
     healing: Option<Healing>,
     /// How often the disk has answered while a call did not return.
     probes: u32,
-    /// What [`keys::meta`] may be found to be when the database is opened again: as it was last synced, and each time since.
-    metas: Vec<Meta>,
+    commits: Commits,
+    /// Bytes applied since the last sync.
+    unsynced: usize,
 }
-
-/// A value of [`keys::meta`]: none in a new store.
-type Meta = Option<Vec<u8>>;
 
 impl Store {
     /// Opens or creates the store in a queue's directory.
@@ -240,7 +250,7 @@ impl Store {
     pub(super) fn guarded(disk: Arc<dyn Disk>, guard: Guard, pace: Pace) -> Result<Self, StoreError> {
         let current = Current::find(&disk)?;
         let store = Self { guard, pace, ..Self::with(disk, current) };
-        store.side().metas.push(store.get(&keys::meta())?);
+        store.side().commits = store.read(Commits::of)?;
         Ok(store)
     }
 
@@ -266,13 +276,17 @@ impl Store {
         self.damage.heed(self.read(|db| db.scan(range, visit)))
     }
 
-    /// Applies all of `writes` or none of them; with `sync` they are on stable storage when this returns. [`StoreError::Stuck`]: they
+    /// Applies all of `writes` or none of them; with `sync` they are on stable storage when this returns, and without it where more than
+    /// [`UNSYNCED`] would not be. [`StoreError::Stuck`]: they
     /// may be applied yet; nothing else is before [`reopen`](Self::reopen).
-    pub fn commit(&self, writes: Writes, sync: bool) -> Result<(), StoreError> {
+    pub fn commit(&self, mut writes: Writes, sync: bool) -> Result<(), StoreError> {
         let mut side = self.side();
         let db = self.db()?;
         let copy = side.rewriting.copy();
-        let meta = writes.get(&keys::meta()).cloned();
+        side.commits.latest += 1;
+        writes.insert(keys::commits(), Some(side.commits.row()));
+        side.unsynced += writes.iter().map(|(key, value)| key.len() + value.as_ref().map_or(0, Vec::len) + ROW).sum::<usize>();
+        let sync = sync || side.unsynced > UNSYNCED;
         // One call and not three: to hand it over costs as much as a small commit.
         let done = self.guard.run(move || {
             db.apply(&writes)?;
@@ -281,7 +295,6 @@ impl Store {
             }
             Ok(copy.map(|copy| copy.follow(&writes)))
         });
-        side.metas.extend(meta);
         match done {
             Ok(followed) => {
                 if sync {
@@ -357,8 +370,8 @@ impl Store {
 
 impl Side {
     fn synced(&mut self) {
-        let before = self.metas.len().saturating_sub(1);
-        self.metas.drain(..before);
+        self.commits.synced = self.commits.latest;
+        self.unsynced = 0;
     }
 }
 
@@ -479,6 +492,10 @@ mod tests {
             self.0.quarantine(generation)
         }
 
+        fn discard(&self, generation: Generation) -> Result<(), StoreError> {
+            self.0.discard(generation)
+        }
+
         fn witness(&self) -> Option<Witness> {
             self.0.witness()
         }
@@ -527,5 +544,20 @@ mod tests {
         put(&model, 12, b"row".to_vec());
         model.remove(10).unwrap();
         assert_eq!(found(&model, &[]), Ok(13), "a copy that there is nothing else of is better than nothing");
+    }
+
+    #[test]
+    fn inv2_more_than_may_be_unsynced_is_synced_whoever_asks() {
+        let disk = Arc::new(Model::default());
+        let store = Store::on(disk.clone()).unwrap();
+        let row = |n: u8| -> Writes { [(vec![b'e', n], Some(vec![n; 4000]))].into() };
+        for n in 0..40 {
+            store.commit(row(n), false).unwrap();
+        }
+        disk.crash();
+        drop(store);
+        let store = Store::on(disk).unwrap();
+        let there = (0..40).filter(|n| store.get(&[b'e', *n]).unwrap().is_some()).count();
+        assert!((UNSYNCED / 8000..40).contains(&there), "{there}");
     }
 }

@@ -14,6 +14,7 @@ mod salvage;
 mod schedule;
 mod sealed;
 mod stuck;
+mod torn;
 mod turns;
 
 use std::sync::Arc;

@@ -135,16 +135,15 @@ mod tests {
     use super::super::store::model::Model;
     use super::*;
     use proptest::prelude::*;
-    use std::collections::BTreeMap;
     use std::sync::Arc;
 
     proptest! {
         /// Reading through a transaction is reading the store after its commit.
         #[test]
         fn a_transaction_reads_what_its_commit_will_leave(
-            stored: BTreeMap<u8, u8>,
-            writes in prop::collection::vec((any::<u8>(), any::<Option<u8>>()), 0..40),
-            low: u8,
+            stored in prop::collection::btree_map(0..keys::commits()[0], any::<u8>(), 0..40),
+            writes in prop::collection::vec((0..keys::commits()[0], any::<Option<u8>>()), 0..40),
+            low in 0..keys::commits()[0],
         ) {
             let store = Store::on(Arc::new(Model::default())).unwrap();
             store.commit(stored.iter().map(|(k, v)| (vec![*k], Some(vec![*v]))).collect(), true).unwrap();
@@ -160,7 +159,7 @@ mod tests {
                 }
             }
             let mut seen = Vec::new();
-            txn.scan(vec![low]..vec![0xff, 0], &mut |k, v| { seen.push((k[0], v[0])); true }).unwrap();
+            txn.scan(vec![low]..keys::commits(), &mut |k, v| { seen.push((k[0], v[0])); true }).unwrap();
             prop_assert_eq!(seen, after.range(low..).map(|(k, v)| (*k, *v)).collect::<Vec<_>>());
             let expected = after.get(&low).map(|v| (vec![low], vec![*v]));
             prop_assert_eq!(txn.first(&[low]).unwrap(), expected);

@@ -23,7 +23,7 @@ use rustix::io::Errno;
 
 use super::raw::{self, Raw};
 use super::sled::Sled;
-use super::{Db, Disk, Generation, Remains, Room, StoreError, Witness};
+use super::{Db, Disk, Generation, Remains, Room, StoreError, Witness, keys};
 use crate::clock;
 
 /// [`Disk`] in a directory.
@@ -101,6 +101,17 @@ impl Files {
         self.dir.join(format!("damaged-{generation}"))
     }
 
+    /// What a generation had come to before its end was torn: all that was synced, as it was after one of its commits. None if it is damaged.
+    fn untorn(&self, generation: Generation, dir: &Path) -> Result<Option<Raw>, StoreError> {
+        let Some(checked) = raw::check(dir, true, &|_| ())?.filter(|checked| checked.torn) else { return Ok(None) };
+        let raw = Raw::open(dir, Some(checked.tip))?;
+        let behind =
+            self.witness().map(|witness| Ok::<_, StoreError>(Witness::of(&raw)?.behind(&witness).is_some())).transpose()?;
+        // A copy without its mark is not all that there is, and who has marked it has left the one before it.
+        let is_whole = generation == 0 || raw.get(&keys::whole())?.is_some();
+        Ok((is_whole && !behind.unwrap_or(false)).then_some(raw))
+    }
+
     fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
         fs::rename(from, to)?;
         self.sync_dir()
@@ -111,6 +122,9 @@ impl Files {
         let Some(checked) = raw::check(dir, true, &|_| ())? else { return Ok(()) };
         if let Some(faults) = checked.summary() {
             return Err(StoreError::Damaged(faults));
+        }
+        if checked.torn {
+            return Err(StoreError::Damaged("its end is torn".to_owned()));
         }
         // Torn at its end, as a crash leaves it, or is what lies behind the tear more than that?
         if checked.beyond > 0
@@ -212,9 +226,12 @@ impl Disk for Files {
         if !dir.join("db").exists() {
             return Ok(Remains::default());
         }
+        if let Some(raw) = self.untorn(generation, &dir)? {
+            return Ok(Remains { db: Some(Arc::new(raw)), lost: 0, exact: true });
+        }
         let raw = Raw::open(&dir, None)?;
         let lost = raw.lost();
-        Ok(Remains { db: Some(Arc::new(raw)), lost })
+        Ok(Remains { db: Some(Arc::new(raw)), lost, exact: false })
     }
 
     fn quarantine(&self, generation: Generation) -> Result<String, StoreError> {
@@ -224,6 +241,12 @@ impl Disk for Files {
         let done = fs::create_dir_all(&all).and_then(|()| self.rename(&self.damaged(generation), &to));
         done.and_then(|()| File::open(&all)?.sync_all()).map_err(StoreError::io("setting the damaged store aside"))?;
         Ok(to.display().to_string())
+    }
+
+    fn discard(&self, generation: Generation) -> Result<(), StoreError> {
+        let gone = self.dir.join(format!("gone-{generation}"));
+        let done = self.rename(&self.damaged(generation), &gone).and_then(|()| fs::remove_dir_all(&gone));
+        done.map_err(StoreError::io("removing a torn store"))
     }
 
     fn witness(&self) -> Option<Witness> {

@@ -11,7 +11,7 @@
 
 use std::sync::Arc;
 
-use super::{Call, Current, Db, Disk, Generation, Meta, Side, Store, StoreError, keys, salvage};
+use super::{Call, Commits, Current, Db, Disk, Generation, Side, Store, StoreError, keys, salvage};
 
 /// How often the disk must have answered, and the call not returned: the writer asks once a second.
 const PROBES: u32 = 5;
@@ -62,7 +62,7 @@ impl Store {
         self.let_go(former.db);
         self.let_go(side.rewriting.forget());
         self.damage.is_over();
-        side.metas = vec![self.get(&keys::meta())?];
+        side.commits = self.read(Commits::of)?;
         side.probes = 0;
         Ok(())
     }
@@ -105,21 +105,21 @@ impl Store {
             tracing::error!("the storage engine has blocked too often: nothing is captured until offramp is started again");
             return Err(StoreError::Stuck);
         }
-        let (disk, from, metas) = (self.disk.clone(), self.generation(), side.metas.clone());
+        let (disk, from, commits) = (self.disk.clone(), self.generation(), side.commits);
         let to = side.rewriting.next(from);
         tracing::error!(from, to, "the disk answers and the storage engine does not: going on in a copy of its files");
-        self.guard.beside(move || take_over(&*disk, from, to, &metas))
+        self.guard.beside(move || take_over(&*disk, from, to, commits))
     }
 }
 
-/// Makes `to` from the files of `from`, whose engine is wedged. `metas`: see [`Side`].
-fn take_over(disk: &dyn Disk, from: Generation, to: Generation, metas: &[Meta]) -> Result<Current, StoreError> {
+/// Makes `to` from the files of `from`, whose engine is wedged.
+fn take_over(disk: &dyn Disk, from: Generation, to: Generation, commits: Commits) -> Result<Current, StoreError> {
     let size = disk.size(from)?;
     if disk.room()?.free < size {
         return Err(StoreError::io("copying the store")(std::io::ErrorKind::StorageFull.into()));
     }
     disk.copy(from, to)?;
-    match open_copy(disk, to, metas) {
+    match open_copy(disk, to, commits) {
         Ok(db) => {
             for former in disk.generations()?.into_iter().filter(|g| *g != to) {
                 if let Err(error) = disk.abandon(former) {
@@ -135,10 +135,9 @@ fn take_over(disk: &dyn Disk, from: Generation, to: Generation, metas: &[Meta]) 
     }
 }
 
-fn open_copy(disk: &dyn Disk, generation: Generation, metas: &[Meta]) -> Result<Arc<dyn Db>, StoreError> {
+fn open_copy(disk: &dyn Disk, generation: Generation, commits: Commits) -> Result<Arc<dyn Db>, StoreError> {
     let db = disk.open(generation)?;
-    // Each commit changes that row.
-    if !metas.contains(&db.get(&keys::meta())?) {
+    if !(commits.synced..=commits.latest).contains(&Commits::of(&*db)?.latest) {
         return Err(StoreError::Damaged("a copy of the store lacks what was synced".into()));
     }
     // The call may have been the last one of a rewriting.

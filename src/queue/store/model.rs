@@ -318,7 +318,7 @@ impl Disk for Model {
         let lost = log.damaged.take().and_then(|key| log.applied.remove(&key)).map_or(0, |_| 1);
         let copy = State { generations: [(generation, log)].into(), ..State::default() };
         let db = Open { state: Arc::new(Mutex::new(copy)), generation, wedged: AtomicBool::new(false) };
-        Ok(Remains { db: Some(Arc::new(db)), lost })
+        Ok(Remains { db: Some(Arc::new(db)), lost, exact: false })
     }
 
     fn quarantine(&self, generation: Generation) -> Result<String, StoreError> {
@@ -328,6 +328,14 @@ impl Disk for Model {
             Ok("the model's quarantine".to_owned())
         };
         lock(&self.state).call(false, quarantine).0
+    }
+
+    fn discard(&self, generation: Generation) -> Result<(), StoreError> {
+        let discard = |state: &mut State| {
+            state.condemned.remove(&generation);
+            Ok(())
+        };
+        lock(&self.state).call(false, discard).0
     }
 
     fn witness(&self) -> Option<Witness> {

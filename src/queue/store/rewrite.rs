@@ -284,7 +284,7 @@ mod tests {
                 true
             })
             .unwrap();
-        rows.remove(&keys::whole());
+        rows.retain(|key, _| *key != keys::whole() && *key != keys::commits());
         rows
     }
 

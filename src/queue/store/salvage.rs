@@ -5,6 +5,9 @@
 //! 3. The fresh one is marked as whole, like one that is made by rewriting. From here on it counts.
 //! 4. What was condemned goes to `quarantine/`, every byte as it was found.
 //!
+//! One whose end is only torn, by a loss of power, goes the same way to a fresh one, but there is nothing to mend and nothing to keep: what it
+//! had come to before the tear is copied row by row.
+//!
 //! Whenever the process ends in between, the next opening finds the condemned one and goes on: from 2 if there is no later whole generation,
 //! else from 4.
 
@@ -29,6 +32,8 @@ pub struct Remains {
     pub db: Option<Arc<dyn Db>>,
     /// Changes that could be read, and not be given to any row.
     pub lost: u64,
+    /// They are all that there was after one of its commits, with everything that was synced: only the end was torn.
+    pub exact: bool,
 }
 
 /// What the engine has said of damage.
@@ -88,7 +93,7 @@ pub fn find_again(disk: &Arc<dyn Disk>, generation: Generation, damage: u32) -> 
 
 /// Salvages a generation that nobody has open; the one that takes its place.
 pub fn salvage(disk: &Arc<dyn Disk>, generation: Generation, why: &str) -> Result<Current, StoreError> {
-    tracing::error!(generation, why, "the queue's store is damaged: salvaging what can be read");
+    tracing::warn!(generation, why, "the queue's store can't be opened as it is: what can be read goes to a fresh one");
     disk.condemn(generation)?;
     resume(disk, generation, why)?;
     Current::find(disk)
@@ -108,12 +113,32 @@ pub fn resume(disk: &Arc<dyn Disk>, condemned: Generation, why: &str) -> Result<
             }
         }
     }
-    let mended = if done { None } else { Some(copy(disk, condemned, latest + 1)?) };
-    let place = disk.quarantine(condemned)?;
-    let Some(mend::Mended { records, unreadable, revived, missing }) = mended else {
+    if done {
+        let place = disk.quarantine(condemned)?;
         tracing::warn!(place, "the salvaging of a damaged store, interrupted earlier, is done");
         return Ok(());
-    };
+    }
+    let remains = disk.remains(condemned)?;
+    if remains.exact {
+        make(disk, latest + 1, |db| copy(&remains, db, |key| *key != keys::whole()[..]))?;
+        disk.discard(condemned)?;
+        tracing::warn!(
+            why,
+            "the end of the queue's store was torn, by a loss of power: all that was synced is there, in a fresh store"
+        );
+        return Ok(());
+    }
+    let mend::Mended { records, unreadable, revived, missing } = make(disk, latest + 1, |db| {
+        copy(&remains, db, |key| keys::is_row(key) && !mend::MADE.contains(&key[0]))?;
+        let witness = disk.witness();
+        let store = Store::with(disk.clone(), Current { generation: latest + 1, db: Some(db.clone()) });
+        mend(&store, witness.as_ref()).map_err(|error| match error {
+            TxnError::Store(error) => error,
+            TxnError::Codec(error) => StoreError::io("encoding a row")(std::io::Error::other(error)),
+        })
+    })?;
+    drop(remains);
+    let place = disk.quarantine(condemned)?;
     tracing::error!(
         why,
         salvaged = records,
@@ -157,39 +182,39 @@ fn is_current(disk: &dyn Disk, generation: Generation) -> Result<bool, StoreErro
     }
 }
 
-/// Makes a fresh generation of what can be read of a condemned one.
-fn copy(disk: &Arc<dyn Disk>, condemned: Generation, fresh: Generation) -> Result<mend::Mended, StoreError> {
-    let remains = disk.remains(condemned)?;
-    if remains.lost > 0 {
-        tracing::warn!(changes = remains.lost, "changes of rows can be read, but not which rows they are for");
-    }
-    let db = disk.open(fresh)?;
-    if let Some(from) = &remains.db {
-        let (mut slice, mut size, mut slices, mut done) = (Writes::new(), 0, 0, Ok(()));
-        from.scan(vec![0]..vec![u8::MAX], &mut |key, value| {
-            if keys::is_row(key) && !mend::MADE.contains(&key[0]) {
-                size += key.len() + value.len();
-                slice.insert(key.to_vec(), Some(value.to_vec()));
-            }
-            if size >= SLICE {
-                slices += 1;
-                done = db.apply(&slice).and_then(|()| if slices % SYNC == 0 { db.sync() } else { Ok(()) });
-                (slice, size) = (Writes::new(), 0);
-            }
-            done.is_ok()
-        })?;
-        done?;
-        db.apply(&slice)?;
-    }
-    drop(remains);
-    let witness = disk.witness();
-    let store = Store::with(disk.clone(), Current { generation: fresh, db: Some(db.clone()) });
-    let mended = mend(&store, witness.as_ref()).map_err(|error| match error {
-        TxnError::Store(error) => error,
-        TxnError::Codec(error) => StoreError::io("encoding a row")(std::io::Error::other(error)),
-    })?;
+/// Makes a fresh generation with what `fill` puts into it.
+fn make<T>(
+    disk: &Arc<dyn Disk>,
+    generation: Generation,
+    fill: impl FnOnce(&Arc<dyn Db>) -> Result<T, StoreError>,
+) -> Result<T, StoreError> {
+    let db = disk.open(generation)?;
+    let made = fill(&db)?;
     db.sync()?;
     db.apply(&[(keys::whole(), Some(Vec::new()))].into())?;
     db.sync()?;
-    Ok(mended)
+    Ok(made)
+}
+
+/// Copies what can be read, as far as it is wanted.
+fn copy(remains: &Remains, db: &Arc<dyn Db>, wanted: impl Fn(&[u8]) -> bool) -> Result<(), StoreError> {
+    if remains.lost > 0 {
+        tracing::warn!(changes = remains.lost, "changes of rows can be read, but not which rows they are for");
+    }
+    let Some(from) = &remains.db else { return Ok(()) };
+    let (mut slice, mut size, mut slices, mut done) = (Writes::new(), 0, 0, Ok(()));
+    from.scan(vec![0]..vec![u8::MAX], &mut |key, value| {
+        if wanted(key) {
+            size += key.len() + value.len();
+            slice.insert(key.to_vec(), Some(value.to_vec()));
+        }
+        if size >= SLICE {
+            slices += 1;
+            done = db.apply(&slice).and_then(|()| if slices % SYNC == 0 { db.sync() } else { Ok(()) });
+            (slice, size) = (Writes::new(), 0);
+        }
+        done.is_ok()
+    })?;
+    done?;
+    db.apply(&slice)
 }

@@ -57,6 +57,11 @@ impl Sled {
                 std::fs::remove_file(leftover.path()).map_err(StoreError::io("removing what is left of a snapshot"))?;
             }
         }
+        // What a process that was killed had not synced yet is about to be read, and counts from now on: also for what the engine notes down.
+        match File::open(dir.join("db")).and_then(|log| log.sync_data()) {
+            Err(error) if error.kind() != ErrorKind::NotFound => return Err(StoreError::io("syncing the store's log")(error)),
+            _ => {}
+        }
         let mut tries = 0;
         let db = loop {
             match caught(|| Ok(config.open()?)) {
@@ -68,7 +73,6 @@ impl Sled {
         };
         let log = File::open(dir.join("db")).map_err(StoreError::io("opening the store's log"))?;
         File::open(dir.join("conf")).and_then(|c| c.sync_all()).map_err(StoreError::io("syncing the store's settings"))?;
-        // What a process that was killed had not synced yet was read a moment ago, and counts from now on.
         log.sync_data().map_err(StoreError::io("syncing the store's log"))?;
         // The directory entries of a new store must be as durable as its first record.
         for dir in [Some(dir), dir.parent()].into_iter().flatten() {

@@ -221,7 +221,7 @@ proptest! {
             to.reopen(time + days * DAY + 20_000);
             to.tidy();
         }
-        prop_assert_eq!(to.tables(), if sealed { "kmns" } else { "mns" });
+        prop_assert_eq!(to.tables(), if sealed { "kmnsz" } else { "mnsz" });
         prop_assert_eq!(to.queue.stats().bytes, 0);
     }
 

@@ -276,7 +276,7 @@ fn drain(base: &Base, dir: &Path) -> Result<Outcome, String> {
     }
 }
 
-fn number(name: &str) -> Option<u64> {
+pub fn number(name: &str) -> Option<u64> {
     std::env::var(name).ok().map(|text| text.parse().unwrap())
 }
 

@@ -164,6 +164,10 @@ impl Disk for Shelf {
         self.0.model.quarantine(generation)
     }
 
+    fn discard(&self, generation: Generation) -> Result<(), StoreError> {
+        self.0.model.discard(generation)
+    }
+
     fn witness(&self) -> Option<Witness> {
         self.0.model.witness()
     }

@@ -2,15 +2,21 @@
 //!
 //! Where a message can't be read the engine takes the log to end there, or leaves out the rest of that segment, and overwrites what it
 //! has left out with zeros: one bit that flipped can cost everything that was written since, and nobody is told. So what the engine would
-//! read is read here first. After a crash the end of the log may be torn, which is no damage: nothing of it was on stable storage. What
-//! lies before the position that the log itself says was stable must be readable, all of it.
+//! read is read here first. After a crash the end of the log may be torn, which is no damage: nothing of it was on stable storage. Where all
+//! before the position that the log itself says was stable can be read, the engine may open it.
+//!
+//! But what the engine says was stable it has only handed to the system: after a loss of power pieces of that may be missing as well. What was
+//! synced our own [`Commits`] tell. If all of that can be read, the log is *torn*: it is good up to the tear, and not for the engine.
 
 use std::collections::BTreeMap;
 use std::fs::File;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
+use super::super::commits::Commits;
+use super::super::keys;
 use super::log::{self, HEAD, Kind, LEN, Lsn, SEGMENT, Segment, Walk};
+use super::pages::{self, Pages};
 
 /// Threads that read.
 const READERS: usize = 2;
@@ -26,7 +32,12 @@ pub struct Checked {
     pub tip: Lsn,
     /// Messages behind that, which the engine would leave out.
     pub beyond: u64,
+    /// The engine must not open it, although nothing is damaged: pieces are missing of what was written and not synced, from the tip on.
+    pub torn: bool,
 }
+
+/// Segments that can have been begun since the last sync: see [`UNSYNCED`](super::super::UNSYNCED).
+const UNSYNCED: usize = 2;
 
 /// Sentences kept.
 const FAULTS: usize = 20;
@@ -66,12 +77,31 @@ pub fn check(file: &File, from: Lsn, progress: &(dyn Fn(u64) + Sync)) -> std::io
     let (known, from) = (from, from / LEN * LEN);
     let segments = log::segments(file)?;
     let stable = segments.iter().map(|s| s.stable).fold(known, Lsn::max);
-    let wanted: Vec<Segment> = segments.into_iter().filter(|s| s.lsn.is_none_or(|lsn| lsn >= from)).collect();
-    let mut checked = Checked::default();
+    let wanted: Vec<Segment> = segments.iter().copied().filter(|s| s.lsn.is_none_or(|lsn| lsn >= from)).collect();
     let seen = read(file, &wanted, progress)?;
+    let checked = judge(&seen, from, stable, None);
+    if checked.count == 0 {
+        return Ok(checked);
+    }
+    let Some(synced) = promised(file, &segments)? else { return Ok(checked) };
+    let mut reused = Vec::new();
+    let torn = judge(&seen, from, synced.max(known), Some(&mut reused));
+    if torn.count > 0 {
+        return Ok(checked);
+    }
+    let pages = Pages::read(file, Some(torn.tip))?;
+    if !pages.have_all() || reused.iter().any(|at| pages.count_on(*at..*at + SEGMENT as u64)) {
+        return Ok(checked);
+    }
+    Ok(Checked { torn: true, ..torn })
+}
 
+/// What there is to be said of a log of which everything up to `stable` must be there. With `reused` pieces of what comes later may be
+/// there as well, also in a segment that had another place in the log before: it gets where those lie that are to be explained so.
+fn judge(seen: &[Seen], from: Lsn, stable: Lsn, mut reused: Option<&mut Vec<u64>>) -> Checked {
+    let mut checked = Checked::default();
     let mut log: BTreeMap<Lsn, &Seen> = BTreeMap::new();
-    for seen in &seen {
+    for seen in seen {
         match seen.segment.lsn {
             Some(lsn) => {
                 if log.insert(lsn, seen).is_some() {
@@ -99,16 +129,21 @@ pub fn check(file: &File, from: Lsn, progress: &(dyn Fn(u64) + Sync)) -> std::io
         next += LEN;
     }
     // Where the engine last stopped at the end of a segment the next one need not be there yet.
-    if next == tail && (stable > from || !log.is_empty()) {
+    let none_is_due = if reused.is_some() { stable == tail } else { stable <= from && log.is_empty() };
+    if next == tail && !none_is_due {
         checked.fault(format!("the log was written up to {stable}, and the segment at {tail} is missing"));
     }
     // A batch of which not all is there does not count, nor what follows it.
     let batches = log.values().flat_map(|s| &s.batches).filter(|(at, end)| *at < checked.tip && *end >= checked.tip);
     checked.tip = batches.map(|(at, _)| *at).min().unwrap_or(checked.tip);
 
+    let mut odd = 0;
     for (&lsn, seen) in &log {
         let end = lsn + Lsn::try_from(seen.walk.end).unwrap_or(LEN);
-        if !seen.walk.complete && end < stable && !(lsn < tail && seen.walk.behind == 0 && seen.walk.reused) {
+        if let Some(reused) = reused.as_deref_mut().filter(|_| !seen.walk.complete && lsn < tail) {
+            reused.push(seen.segment.at);
+            odd += usize::from(!seen.walk.reused);
+        } else if !seen.walk.complete && end < stable && !(lsn < tail && seen.walk.behind == 0 && seen.walk.reused) {
             let what = if seen.walk.behind > 0 { "a message" } else { "the rest of a segment" };
             let at = seen.segment.at + seen.walk.end as u64;
             checked.fault(format!("{what} at byte {at} can't be read"));
@@ -118,7 +153,29 @@ pub fn check(file: &File, from: Lsn, progress: &(dyn Fn(u64) + Sync)) -> std::io
             checked.beyond += 1;
         }
     }
-    Ok(checked)
+    // Where no message tells it, as many can be in use again as are filled between two syncs.
+    if odd > UNSYNCED {
+        checked.fault(format!("in {odd} segments messages can't be read, and only {UNSYNCED} can be in use again"));
+    }
+    checked
+}
+
+/// Up to where the log was synced: to the end of the commit that the highest promise in it is about. None if there is no promise.
+fn promised(file: &File, segments: &[Segment]) -> std::io::Result<Option<Lsn>> {
+    let (mut said, mut batches, mut buffer) = (Vec::new(), Vec::new(), vec![0; SEGMENT]);
+    for segment in segments {
+        log::read(file, segment.at, &mut buffer)?;
+        log::walk(&buffer, segment.at, segment.lsn, &mut |message| {
+            if let (Kind::Batch, Ok(end)) = (message.kind, message.body.try_into().map(Lsn::from_le_bytes)) {
+                batches.push((message.lsn, end));
+            } else if let Some(commits) = pages::last_value(message, &keys::commits()).and_then(Commits::read) {
+                said.push((message.lsn, commits));
+            }
+        });
+    }
+    let Some(synced) = said.iter().map(|(_, commits)| commits.synced).max() else { return Ok(None) };
+    let first = said.iter().filter(|(_, commits)| commits.latest >= synced).map(|(lsn, _)| *lsn).min();
+    Ok(first.map(|lsn| batches.iter().find(|(at, end)| (*at..=*end).contains(&lsn)).map_or(lsn, |(_, end)| *end)))
 }
 
 /// Reads the segments, several at a time.

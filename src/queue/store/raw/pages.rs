@@ -6,10 +6,11 @@
 
 use std::collections::{BTreeMap, HashMap};
 use std::fs::File;
+use std::ops::Range;
 use std::os::unix::fs::FileExt;
 
 use super::super::Key;
-use super::log::{self, Kind, Lsn, SEGMENT};
+use super::log::{self, Kind, Lsn, Message, SEGMENT};
 
 /// A message's body in the file.
 #[derive(Debug, Clone, Copy)]
@@ -112,6 +113,32 @@ impl Page {
     }
 }
 
+/// The value that a message gives to the last key of all, if it does: the one that no page's prefix leaves a part of out.
+pub fn last_value<'a>(message: &Message<'a>, last: &[u8]) -> Option<&'a [u8]> {
+    match message.kind {
+        Kind::Link => {
+            let (0, mut rest) = message.body.split_first().map(|(what, rest)| (*what, rest))? else { return None };
+            (log::text(&mut rest)? == last).then(|| log::text(&mut rest)).flatten()
+        }
+        Kind::Node => {
+            let node = Node::parse(message.body).filter(|node| node.hi.is_empty())?;
+            // The keys come first.
+            let mut rest = node.rows;
+            let count = log::varint(&mut rest)?;
+            let mut key: &[u8] = &[];
+            for _ in 0..count {
+                key = log::text(&mut rest)?;
+            }
+            let mut value = None;
+            for _ in 0..count {
+                value = log::text(&mut rest);
+            }
+            value.filter(|_| *node.key(key) == *last)
+        }
+        _ => None,
+    }
+}
+
 /// The pages of a file.
 #[derive(Debug, Default)]
 pub struct Pages {
@@ -124,6 +151,24 @@ pub struct Pages {
 }
 
 impl Pages {
+    /// Whether there is a page for each key.
+    pub fn have_all(&self) -> bool {
+        let mut next: Option<&[u8]> = Some(&[]);
+        for page in &self.main {
+            if next != Some(&*page.lo) {
+                return false;
+            }
+            next = Some(&*page.hi).filter(|hi| !hi.is_empty());
+        }
+        next.is_none()
+    }
+
+    /// Whether any of it lies in a part of the file.
+    pub fn count_on(&self, part: Range<u64>) -> bool {
+        let mut all = self.main.iter().flat_map(|page| page.links.iter().chain([&page.base]));
+        all.any(|at| part.contains(&at.offset))
+    }
+
     /// Reads the whole log, or what is before `tip`.
     pub fn read(file: &File, tip: Option<Lsn>) -> std::io::Result<Self> {
         let mut segments = log::segments(file)?;
