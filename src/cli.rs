@@ -21,6 +21,7 @@ mod replay;
 mod run;
 mod shell;
 mod show;
+mod sink_test;
 mod sinks;
 mod source;
 mod status;
@@ -36,7 +37,7 @@ use clap::Parser;
 use tokio::runtime::{Builder, Runtime};
 
 use crate::config::{self, Config, Faults};
-use args::{Cli, Command, Dead, Globals};
+use args::{AtSink, Cli, Command, Dead, Globals};
 use failure::Failure;
 use output::Output;
 use source::Source;
@@ -98,6 +99,7 @@ fn code_of(done: Result<(), Failure>) -> ExitCode {
 async fn dispatch(command: Command, config: &Config, out: &mut Output) -> Result<(), Failure> {
     let command = match command {
         Command::Status(args) => return status::run(&args, config, out).await,
+        Command::Sink(AtSink::Test(args)) => return sink_test::run(&args, config, out).await,
         Command::Verify(args) => return verify::run(&args, &config.queue, out),
         Command::Import(args) => return import::run(&args, &Source::open_or_create(config).await?, out).await,
         command => command,
@@ -122,6 +124,7 @@ async fn dispatch(command: Command, config: &Config, out: &mut Output) -> Result
         | Command::Demo(_)
         | Command::Completions(_)
         | Command::Man(_)
+        | Command::Sink(_)
         | Command::Status(_)
         | Command::Import(_)
         | Command::Verify(_) => Ok(()),

@@ -53,16 +53,22 @@ pub fn as_ms(d: Duration) -> u64 {
     u64::try_from(d.as_millis()).unwrap_or(u64::MAX)
 }
 
-/// An RFC 3339 time, in milliseconds since the Unix epoch.
+/// An RFC 3339 time, in milliseconds since the Unix epoch; none that is before it.
 pub fn parse_rfc3339(text: &str) -> Option<u64> {
-    let time: jiff::Timestamp = text.parse().ok()?;
-    u64::try_from(time.as_millisecond()).ok()
+    parse_event(text).and_then(|ms| u64::try_from(ms).ok())
+}
+
+/// An RFC 3339 time of an event, which may lie before the Unix epoch.
+pub fn parse_event(text: &str) -> Option<i64> {
+    text.parse().ok().map(jiff::Timestamp::as_millisecond)
 }
 
 /// A time as RFC 3339 in UTC with milliseconds: `2026-01-01T00:00:00.000Z`.
 pub fn rfc3339(ms: u64) -> String {
-    i64::try_from(ms)
-        .ok()
-        .and_then(|ms| jiff::Timestamp::from_millisecond(ms).ok())
-        .map_or_else(|| format!("{ms} ms"), |t| format!("{t:.3}"))
+    i64::try_from(ms).map_or_else(|_| format!("{ms} ms"), event)
+}
+
+/// The time of an event (ms since the Unix epoch, or before it), likewise.
+pub fn event(ms: i64) -> String {
+    jiff::Timestamp::from_millisecond(ms).map_or_else(|_| format!("{ms} ms"), |time| format!("{time:.3}"))
 }

@@ -20,6 +20,7 @@ mod address;
 mod check;
 mod expand;
 mod graph;
+mod kind;
 mod load;
 mod overlay;
 mod read;
@@ -269,6 +270,8 @@ pub struct Sink {
 pub enum SinkKind {
     /// Graphiti's REST service.
     Graphiti(Graphiti),
+    /// Graphiti's MCP server.
+    GraphitiMcp(GraphitiMcp),
     /// Bolt.
     Neo4j(Neo4j),
     /// `FalkorDB`, over RESP.
@@ -284,6 +287,10 @@ pub enum SinkKind {
     File {
         /// The file.
         path: PathBuf,
+        /// Bytes of one file, after which a new one is begun; 0 = never.
+        max_bytes: u64,
+        /// How many full ones stay beside it.
+        keep: u32,
     },
 }
 
@@ -296,6 +303,15 @@ pub struct Graphiti {
     pub confirm: Confirm,
     /// What an episode becomes there.
     pub format: GraphitiFormat,
+}
+
+/// The keys of `type = "graphiti-mcp"`.
+#[derive(Debug, Clone, PartialEq)]
+pub struct GraphitiMcp {
+    /// Where its clients connect to, path and all, without a trailing slash.
+    pub url: String,
+    /// How a delivery is proved.
+    pub confirm: Confirm,
 }
 
 /// `sink.format`

@@ -37,8 +37,9 @@ pub struct Episode {
     pub metadata: String,
     /// The request, without its query, headers and body: nothing in it can be a credential.
     pub request: Request,
-    /// When the event happened (ms since the Unix epoch), where the exchange itself says so; else it is `captured_at`.
-    pub occurred_at: Option<u64>,
+    /// When the event happened (ms since the Unix epoch, or before it), where the exchange itself says so; else it is `captured_at`.
+    #[serde(with = "unsigned")]
+    pub occurred_at: Option<i64>,
     /// What passed, in 32 bytes a direction.
     pub sha256: Digests,
     /// The request itself, for a sink that sends it again.
@@ -140,11 +141,26 @@ pub struct Request {
     pub traceparent: Option<String>,
 }
 
+/// How the disk has a time that may lie before 1970: unsigned, as it was when none could, so that those from before are read as they were.
+mod unsigned {
+    use serde::{Deserialize, Deserializer, Serialize, Serializer};
+
+    #[allow(clippy::trivially_copy_pass_by_ref, clippy::ref_option)] // serde's signature
+    pub fn serialize<S: Serializer>(time: &Option<i64>, to: S) -> Result<S::Ok, S::Error> {
+        time.map(i64::cast_unsigned).serialize(to)
+    }
+
+    pub fn deserialize<'a, D: Deserializer<'a>>(from: D) -> Result<Option<i64>, D::Error> {
+        Ok(Option::<u64>::deserialize(from)?.map(u64::cast_signed))
+    }
+}
+
 impl Episode {
-    /// When the event happened (ms since the Unix epoch): what the exchange says, else when its request arrived. Never later than
-    /// that: what was told has happened, and a graph hides what lies in the future.
-    pub fn time(&self) -> u64 {
-        self.occurred_at.map_or(self.captured_at, |time| time.min(self.captured_at))
+    /// When the event happened (ms since the Unix epoch, or before it): what the exchange says, else when its request arrived. Never later
+    /// than that: what was told has happened, and a graph hides what lies in the future.
+    pub fn time(&self) -> i64 {
+        let captured_at = i64::try_from(self.captured_at).unwrap_or(i64::MAX);
+        self.occurred_at.map_or(captured_at, |time| time.min(captured_at))
     }
 
     /// The partition of the graph: the group, else the session.
@@ -167,7 +183,7 @@ impl Episode {
             "route": self.route,
             "captured_at": clock::rfc3339(self.captured_at),
             "completed_at": clock::rfc3339(self.completed_at),
-            "occurred_at": self.occurred_at.map(clock::rfc3339),
+            "occurred_at": self.occurred_at.map(clock::event),
             "end": self.end,
             "messages": self.messages,
             "metadata": metadata,

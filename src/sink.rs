@@ -1,21 +1,69 @@
 //! Sinks: the graph backends that episodes are delivered to.
 //!
 //! # Writing a sink
-//! A sink makes one attempt and tells exactly how it went; when to try again, when to give up and what to record is the drain's business.
-//! - [`Sink::deliver`] sends one episode. [`Receipt::Delivered`] means that it *is there*: a service that only promises gives
-//!   [`Receipt::Accepted`], and the drain looks it up until it is seen.
-//! - [`Sink::look_up`] asks whether an episode is there. The drain asks before it sends again after an ambiguous end.
-//! - An error says whether the request may have had its effect all the same ([`SinkError::ambiguous`]): a refused connection hasn't, a
-//!   time-out may have. When in doubt, it is ambiguous.
-//! - Each call is given up by dropping it (shutdown, time-outs): a sink keeps no state that this would break.
+//! A sink makes one attempt and tells exactly how it went; when to try again, when to give up and what to record is the drain's business. It
+//! knows one episode at a time (or one batch), no queue, no lane, no retry. What has to be right is what it says of an attempt: from
+//! that follows whether an episode is lost, doubled, or blocks its lane.
+//!
+//! ## 1. Send: [`Sink::deliver`]
+//! - The episode's id ([`Episode::id`]) travels with every attempt, as whatever the backend knows a thing by: a key, a name, a property.
+//!   It is what a second attempt is recognised by, and what [`Sink::look_up`] asks for.
+//! - The time of the event is [`Delivery::at`], which increases strictly within a lane, and not the time of the delivery.
+//! - [`Receipt::Delivered`] means that it *is there* (invariant 7): committed, synced, or answered by a service that answers when it is
+//!   done. A service that only promises gives [`Receipt::Accepted`], and [`Sink::follow`] says how the drain finds out.
+//!
+//! ## 2. Say what went wrong: [`SinkError`]
+//! Two questions, and they are not the same one:
+//! - *May it have had its effect?* [`SinkError::ambiguous`]. A refused connection has had none, an answer that refuses has had none, a
+//!   time-out while the request was under way may have. When in doubt, it is ambiguous. The drain then waits for [`Sink::settle`], asks
+//!   [`Sink::look_up`], and sends again only what is not there.
+//! - *Would another attempt end otherwise?* [`SinkError::cause`], which `retry_on` and `pause_on` are matched against. By default:
+//!
+//! | cause | is for | the drain |
+//! |---|---|---|
+//! | [`Cause::Connect`], [`Cause::Timeout`] | nobody there, no answer | tries again |
+//! | [`Cause::Status`] 408, 425, 429, 5xx | can't now; with [`SinkError::retry_after`] if it says until when | tries again |
+//! | [`Cause::Status`] 401, 403, 404 | the sink is misconfigured: credentials, address, statement | pauses the sink, costs no episode anything |
+//! | any other [`Cause::Status`] | it is this episode that is not taken | makes it a dead letter |
+//! | [`Cause::Unfit`] | the episode has nothing that this sink could send | makes it a dead letter |
+//! | [`Cause::Local`] | this machine: a full disk, a missing directory | tries again |
+//!
+//! A protocol without statuses is given the nearest of HTTP's: see the tables in `neo4j/code.rs` and `falkordb/failure.rs`. Whatever can be told before
+//! the first episode is sent (a statement that the server doesn't understand) is told then, as 404: a fault of the configuration must not
+//! make dead letters. A message goes into the history and the log, so no credential is ever in one (invariant 10).
+//!
+//! ## 3. Be asked: [`Sink::look_up`]
+//! - [`Presence::Present`] and [`Presence::Absent`] are taken at their word: a wrong `Absent` is a second copy, a wrong `Present` a loss. A
+//!   sink that can't be sure says [`Presence::Unknown`], and the episode is sent again.
+//! - A look changes nothing, so its errors are never ambiguous.
+//! - Once in effect comes from one of two: the backend takes an id once (a `MERGE`, an idempotency key), or it can be asked. With neither
+//!   a sink is at least once, and the table in the README says so.
+//!
+//! ## 4. Be dropped
+//! Each call is given up by dropping it (shutdown, time-outs). So a connection in use is taken out of its pool and only given back when the call
+//! ended well, and nothing that is kept in memory is needed for being right: after a restart it is gone.
+//!
+//! ## 5. Several at once: [`Sink::deliver_batch`]
+//! Only if it can be told how many of the first ones were taken ([`BatchError::taken`]); all or none is the simplest. The lane's order is
+//! that of the slice.
+//!
+//! ## Where it has to be entered
+//! 1. Its keys: a variant of [`SinkKind`], read in `config/sections/sink.rs`, each key with its default in `config.toml`.
+//! 2. [`open`], below.
+//! 3. What it is called and where it sends: `config/kind.rs`; where `offramp sink test` connects, what it advises and where a probe is
+//!    found: `probe/reach.rs` and `probe/advice.rs`. The compiler names each place.
+//! 4. A `Backend` in `tests/conformance/`: the suite that every sink has to pass, against the real service if there is any way to run it.
+//! 5. A row in the README's table: once or at least once, and how that is known.
 
 mod cypher;
 pub mod falkordb;
 pub mod file;
 pub mod graphiti;
+pub mod graphiti_mcp;
 mod http;
 pub mod neo4j;
 mod pool;
+pub mod probe;
 pub mod replay;
 pub mod templated;
 mod wish;
@@ -34,14 +82,14 @@ use crate::episode::Episode;
 pub struct Delivery {
     /// The episode; each attempt carries its id.
     pub episode: Arc<Episode>,
-    /// The time of the event (ms since the Unix epoch), strictly increasing within a lane.
-    pub at: u64,
+    /// The time of the event (ms since the Unix epoch, or before it), strictly increasing within a lane.
+    pub at: i64,
 }
 
 impl Delivery {
     /// [`Delivery::at`] as RFC 3339 in UTC, with milliseconds.
     pub fn timestamp(&self) -> String {
-        clock::rfc3339(self.at)
+        clock::event(self.at)
     }
 }
 
@@ -174,10 +222,14 @@ pub fn open(config: &config::Sink) -> Result<Arc<dyn Sink>, SetupError> {
     let client = || http::Client::new(config).map_err(|e| setup(&e));
     match &config.kind {
         SinkKind::Graphiti(graphiti) => Ok(Arc::new(graphiti::GraphitiSink::new(client()?, graphiti))),
+        SinkKind::GraphitiMcp(mcp) => {
+            let url = mcp.url.parse::<reqwest::Url>().map_err(|e| setup(&e))?;
+            Ok(Arc::new(graphiti_mcp::GraphitiMcpSink::new(client()?, url, mcp.confirm, config)))
+        }
         SinkKind::Neo4j(neo4j) => Ok(Arc::new(neo4j::Neo4jSink::new(neo4j, config).map_err(|e| setup(&e))?)),
         SinkKind::Falkordb(falkordb) => Ok(Arc::new(falkordb::FalkordbSink::new(falkordb, config).map_err(|e| setup(&e))?)),
         SinkKind::Http(service) => Ok(Arc::new(templated::TemplatedSink::new(client()?, service))),
         SinkKind::Replay { url } => Ok(Arc::new(replay::ReplaySink::new(client()?, url, config))),
-        SinkKind::File { path } => Ok(Arc::new(file::FileSink::new(path.clone()))),
+        SinkKind::File { path, max_bytes, keep } => Ok(Arc::new(file::FileSink::new(path, *max_bytes, *keep))),
     }
 }

@@ -1,26 +1,23 @@
 //! The sinks that write Cypher, before the real databases: `ArcadeDB` over Bolt, `FalkorDB` over RESP. What they have written is read by
 //! their vendors' own clients.
 
-mod hostile;
-mod relay;
 mod whole;
 
 use std::net::SocketAddr;
 use std::path::Path;
 use std::sync::Arc;
-use std::time::Duration;
 
 use offramp::config::{self, Input};
 use offramp::episode::{Digests, End, Episode, Message, Request};
-use offramp::sink::{self, Cause, Delivery, Presence, Receipt, Sink, SinkError};
+use offramp::sink::{self, Cause, Delivery, Presence, Receipt, Sink};
 use serde_json::{Value, json};
 use tempfile::TempDir;
 use tokio::runtime::Runtime;
 use uuid::Uuid;
 
-use self::relay::Relay;
 use crate::support::certificates::certificates;
 use crate::support::databases::{Database, PASSWORD};
+use crate::support::relay::Relay;
 
 /// What makes a sink of a test: its table in the configuration.
 fn table(database: Database, address: SocketAddr, graph: &str, keys: &str) -> String {
@@ -74,7 +71,7 @@ fn episode(session: &str, n: u64) -> Delivery {
         sha256: Digests::default(),
         original: None,
     };
-    Delivery { episode: Arc::new(episode), at: n }
+    Delivery { episode: Arc::new(episode), at: n.cast_signed() }
 }
 
 /// The session is there, with these episodes and no others, each linked to the next one.
@@ -165,68 +162,6 @@ fn several_in_one_call_are_linked_as_if_each_had_come_alone() {
 }
 
 #[test]
-fn inv4_an_answer_that_never_comes_leaves_a_doubt_that_a_look_settles() {
-    for database in Database::ALL {
-        let _running = database.start();
-        runtime().block_on(async {
-            let relay = Relay::start(database.address(), None).await;
-            let (sink, _dir) = open(database, relay.address, "doubt", "timeout = \"1s\"");
-            deliver(&sink, &episode("a", 1)).await;
-
-            relay.swallow(true);
-            let error = sink.deliver(&episode("a", 2)).await.unwrap_err();
-            assert_eq!((error.cause, error.ambiguous), (Cause::Timeout, true), "{database:?}: {error}");
-            relay.swallow(false);
-            let seen = async {
-                while sink.look_up(&episode("a", 2)).await.unwrap() != Presence::Present {
-                    tokio::task::yield_now().await;
-                }
-            };
-            tokio::time::timeout(Duration::from_secs(30), seen).await.expect("it arrived");
-            deliver(&sink, &episode("a", 2)).await;
-
-            // A connection that died while it was idle is found dead before anything is sent.
-            relay.cut();
-            deliver(&sink, &episode("a", 3)).await;
-
-            // Nobody listens: nothing can have arrived.
-            let address = relay.address;
-            relay.stop().await;
-            let (sink, _dir) = open(database, address, "doubt", "");
-            let error = sink.deliver(&episode("a", 4)).await.unwrap_err();
-            assert_eq!((error.cause, error.ambiguous), (Cause::Connect, false), "{database:?}: {error}");
-        });
-        assert_chain(database, "doubt", "a", 1..=3);
-    }
-}
-
-#[test]
-fn what_a_database_refuses_tells_whether_to_pause_or_to_give_the_episode_up() {
-    let runtime = runtime();
-    let refused = |database: Database, graph: &str, keys: &str, change: fn(&Path)| -> SinkError {
-        let (sink, _dir) = open_table(&table(database, database.address(), graph, keys), change);
-        let error = runtime.block_on(sink.deliver(&episode("r", 1))).unwrap_err();
-        assert!(!error.ambiguous && !error.message.contains(PASSWORD), "{error}");
-        error
-    };
-    let wrong = |dir: &Path| std::fs::write(dir.join("password"), "wrong").unwrap();
-    for database in Database::ALL {
-        let _running = database.start();
-        let error = refused(database, "refused", "", wrong);
-        assert_eq!(error.cause, Cause::Status(401), "{database:?}: {error}");
-        // The statement is at fault, so the sink pauses.
-        let error = refused(database, "refused", "statement = 'MERG (e {id: $id})'", |_| {});
-        assert_eq!(error.cause, Cause::Status(404), "{database:?}: {error}");
-        // The episode is at fault.
-        let error = refused(database, "refused", "statement = 'CREATE (e:Episode {id: $id, map: $metadata})'", |_| {});
-        assert_eq!(error.cause, Cause::Status(400), "{database:?}: {error}");
-    }
-    let _running = Database::ArcadeDb.start();
-    let error = refused(Database::ArcadeDb, "nowhere", "", |_| {});
-    assert_eq!(error.cause, Cause::Status(404), "{error}");
-}
-
-#[test]
 fn inv6_lanes_that_write_at_the_same_time_hinder_nobody_for_good() {
     for database in Database::ALL {
         let _running = database.start();
@@ -301,6 +236,21 @@ fn tls_is_made_with_whom_the_authority_vouches_for_and_with_nobody_else() {
                 deliver(&sink, &episode("tls", 3)).await;
             }
         });
+    }
+}
+
+#[test]
+fn a_connection_that_died_while_it_was_idle_is_found_dead_before_anything_is_sent() {
+    for database in Database::ALL {
+        let _running = database.start();
+        runtime().block_on(async {
+            let relay = Relay::start(database.address(), None).await;
+            let (sink, _dir) = open(database, relay.address, "ways", "");
+            deliver(&sink, &episode("cut", 1)).await;
+            relay.cut();
+            deliver(&sink, &episode("cut", 2)).await;
+        });
+        assert_chain(database, "ways", "cut", 1..=2);
     }
 }
 

@@ -1,11 +1,13 @@
 //! The integration tests: each module drives the real binary, or the library, from outside.
 
 mod cli;
+mod conformance;
 mod cypher;
 mod damage;
 mod export;
 mod faults;
 mod full;
+mod graphiti_mcp;
 mod idle;
 mod kill9;
 mod lightrag;
@@ -17,6 +19,7 @@ mod power;
 mod presets;
 mod real_graphiti;
 mod reload;
+mod road;
 mod secrets;
 mod stalled;
 mod stop;

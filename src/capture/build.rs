@@ -43,7 +43,7 @@ struct Parts {
     group: Option<String>,
     user: Option<String>,
     agent: Option<String>,
-    time: Option<u64>,
+    time: Option<i64>,
     input: Option<String>,
     output: Option<String>,
     metadata: Map<String, Value>,

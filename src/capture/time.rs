@@ -17,13 +17,13 @@ pub enum NoTime {
     Text(&'static str),
 }
 
-/// Milliseconds since the Unix epoch. A time without a zone is in UTC; one before the epoch is the epoch.
-pub fn parse(value: &Value) -> Result<u64, NoTime> {
+/// Milliseconds since the Unix epoch, or before it. A time without a zone is in UTC.
+pub fn parse(value: &Value) -> Result<i64, NoTime> {
     let time = match value {
         Value::String(text) => {
             let Ok(time) = DateTime::parse_bytes(text.as_bytes()) else {
                 let date = Date::parse_bytes(text.as_bytes()).map_err(|error| NoTime::Text(sentence(&error)))?;
-                return Ok(u64::try_from(date.timestamp_ms()).unwrap_or(0));
+                return Ok(date.timestamp_ms());
             };
             time
         }
@@ -38,7 +38,7 @@ pub fn parse(value: &Value) -> Result<u64, NoTime> {
         }
         _ => return Err(NoTime::Kind),
     };
-    Ok(u64::try_from(time.timestamp_tz_ms()).unwrap_or(0))
+    Ok(time.timestamp_tz_ms())
 }
 
 fn sentence(error: &ParseError) -> &'static str {
@@ -66,8 +66,9 @@ mod tests {
         ] {
             assert_eq!(parse(&value), Ok(1_767_225_600_000), "{value}");
         }
-        assert_eq!(parse(&json!(-5)), Ok(0));
-        assert_eq!(parse(&json!("1969-07-20T20:17:40Z")), Ok(0));
+        assert_eq!(parse(&json!(-5)), Ok(-5000));
+        assert_eq!(parse(&json!("1969-07-20T20:17:40.5Z")), Ok(-14_182_939_500));
+        assert_eq!(parse(&json!("1969-12-31")), Ok(-86_400_000));
     }
 
     #[test]

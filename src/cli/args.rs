@@ -120,6 +120,9 @@ Examples:
   offramp import episodes.jsonl
   zcat episodes.jsonl.gz | offramp import -")]
     Import(Import),
+    /// One sink by itself
+    #[command(subcommand)]
+    Sink(AtSink),
     /// Stop the draining of one sink; survives a restart
     Pause(Sink),
     /// Start the draining of a paused sink again
@@ -357,6 +360,47 @@ pub struct Verify {
     /// Count what is missing in the ledger as purged; opens the queue as `run` does, and changes it
     #[arg(long, conflicts_with = "json")]
     pub write_off: bool,
+}
+
+/// `sink`
+#[derive(Debug, Subcommand)]
+pub enum AtSink {
+    /// Send a harmless probe to a sink, and tell step by step what works
+    ///
+    /// The probe is an episode that says what it is, in the session offramp-probe. It goes straight to the sink, not through the queue, whether
+    /// offramp runs or not: name, connection, TLS, credentials, statement or templates, delivery, and that it is found again. For each
+    /// step that fails it says what to do, and at last where the probe is and how it is removed. A sink of type "replay" is sent nothing.
+    /// Exit code 0 if nothing failed, 1 otherwise.
+    #[command(after_help = "\
+Examples:
+  offramp sink test graphiti
+  offramp sink test graphiti --timeout 10m      a slow one
+  offramp sink test letta --agent agent-0198c5a2
+  offramp sink test graph --json | jq '.steps[] | select(.result == \"failed\")'")]
+    Test(SinkTest),
+}
+
+/// `sink test`
+#[derive(Debug, Args)]
+pub struct SinkTest {
+    /// The sink's name
+    #[arg(value_name = "SINK")]
+    pub sink: String,
+    /// Take no longer than this: 30s, 10m
+    #[arg(long, value_name = "DURATION", value_parser = duration, default_value = "2m")]
+    pub timeout: Duration,
+    /// The probe's session, where the backend takes only some [default: offramp-probe]
+    #[arg(long, value_name = "KEY")]
+    pub session: Option<String>,
+    /// Its user [default: offramp-probe]
+    #[arg(long, value_name = "NAME")]
+    pub user: Option<String>,
+    /// Its agent [default: offramp-probe]
+    #[arg(long, value_name = "NAME")]
+    pub agent: Option<String>,
+    /// As JSON
+    #[arg(long)]
+    pub json: bool,
 }
 
 /// `pause` and `resume`

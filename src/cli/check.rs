@@ -5,7 +5,7 @@
 use std::io::{self, Write};
 
 use crate::config::units::{show_duration, show_size};
-use crate::config::{self, Action, Config, Durability, Input, Proxy, Route, Sink, SinkKind};
+use crate::config::{self, Action, Config, Durability, Input, Proxy, Route, Sink};
 use crate::tls;
 
 /// Writes one fault a line and their number, or a summary of what would run. The exit code: 0, or 2 for a configuration with faults.
@@ -35,16 +35,8 @@ fn summary(config: &Config, out: &mut impl Write) -> io::Result<()> {
         }
     }
     for Sink { name, kind, workers, order_by, .. } in &config.sinks {
-        let target = match kind {
-            SinkKind::Graphiti(graphiti) => format!("graphiti at {}", graphiti.url),
-            SinkKind::Neo4j(neo4j) => format!("neo4j at {}", neo4j.server),
-            SinkKind::Falkordb(falkordb) => format!("falkordb at {}, graph {}", falkordb.server, falkordb.graph),
-            SinkKind::Http(service) => format!("http to {}", service.url),
-            SinkKind::Replay { url } => format!("replay to {url}"),
-            SinkKind::File { path } => format!("file {}", path.display()),
-        };
         let order = format!("{order_by:?}").to_lowercase();
-        writeln!(out, "sink {name}: {target}, {}, in order by {order}", count(*workers, "worker"))?;
+        writeln!(out, "sink {name}: {kind}, {}, in order by {order}", count(*workers, "worker"))?;
     }
     let queue = &config.queue;
     let durability = match queue.durability {

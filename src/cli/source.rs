@@ -16,7 +16,7 @@ use crate::admin::api::{
 use crate::admin::export::{Export, NDJSON};
 use crate::admin::import::{Intake, Sinks, Stopped};
 use crate::clock;
-use crate::config::{Config, SinkKind};
+use crate::config::Config;
 use crate::drain::{PAUSED_BY_OPERATOR, SinkStatus};
 use crate::queue::{AppendError, Course, Queue, QueueError, SinkId, State};
 use crate::telemetry::metrics::Metrics;
@@ -286,14 +286,7 @@ impl Local {
                 let paused = stats.sinks.iter().find(|s| s.name == sink.name).and_then(|s| s.paused.clone());
                 SinkStatus {
                     name: sink.name.clone(),
-                    kind: match sink.kind {
-                        SinkKind::Graphiti(_) => "graphiti",
-                        SinkKind::Neo4j(_) => "neo4j",
-                        SinkKind::Falkordb(_) => "falkordb",
-                        SinkKind::Http(_) => "http",
-                        SinkKind::Replay { .. } => "replay",
-                        SinkKind::File { .. } => "file",
-                    },
+                    kind: sink.kind.name(),
                     state: if paused.is_some() { "paused" } else { "stopped" },
                     reason: paused.or_else(|| Some("offramp is not running".to_owned())),
                     workers: sink.workers,

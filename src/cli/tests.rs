@@ -115,6 +115,8 @@ fn usage_errors_say_what_is_missing_and_end_with_2() {
         ("offramp replay --sink a --since yesterday", "a time like 2026-01-31"),
         ("offramp drain --timeout soon", "a duration like 30s"),
         ("offramp purge old", "--yes"),
+        ("offramp sink test", "<SINK>"),
+        ("offramp sink test graphiti --timeout soon", "a duration like 30s"),
         ("offramp completions tcsh", "[possible values: bash, elvish, fish, powershell, zsh]"),
         ("offramp episodes --state lost", "allowed are pending, in_flight, delivered, dead, purged, expired"),
         ("offramp episodes --limit 0", "1.."),
@@ -315,4 +317,44 @@ async fn a_stranger_at_the_admin_address_is_not_taken_for_offramp() {
     let (code, said) = run("offramp status", &config).await;
     assert_eq!(code, 1);
     assert!(said.contains("is not the admin API"), "{said}");
+}
+
+#[tokio::test]
+async fn a_probe_is_told_step_by_step_and_its_failure_is_1() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut config = config(dir.path(), nobody().await, None);
+    let Listen::Tcp(closed) = nobody().await else { unreachable!() };
+    let text = format!(
+        "[[proxy]]\nname = 'a'\nlisten = '127.0.0.1:1'\nupstream = 'http://h'\n[[sink]]\nname = 'log'\ntype = 'file'\npath = {:?}\n\
+         [[sink]]\nname = 'graph'\ntype = 'graphiti'\nurl = 'http://{closed}'\n",
+        dir.path().join("e.jsonl")
+    );
+    config.sinks = config::read(&text, Path::new("c.toml"), &config::Input::default()).unwrap().sinks;
+
+    let (code, said) = captured("offramp sink test log", &config).await;
+    assert_eq!(code, 0, "{said}");
+    for line in [
+        "log: file ",
+        "  dns           -       a file needs none\n",
+        "  delivery      ok      it is there, as the answer says\n",
+        "  confirmation  ok      it was looked for, and is there\n",
+        "the probe is episode ",
+        "  found    in ",
+        "  removed  take the line out while nothing writes\n",
+    ] {
+        assert!(said.contains(line), "{line:?} in {said}");
+    }
+
+    let (code, said) = captured("offramp sink test graph", &config).await;
+    assert_eq!(code, 1);
+    let failed = format!("  connect       FAILED  no connection to {closed}");
+    assert!(said.contains(&failed) && said.contains("to do: see whether it runs") && !said.contains("the probe"), "{said}");
+    let (code, said) = captured("offramp sink test graph --json", &config).await;
+    let told: serde_json::Value = serde_json::from_str(&said).unwrap();
+    assert_eq!((code, &told["ok"], &told["episode"], told["steps"].as_array().unwrap().len()), (1, &false.into(), &().into(), 7));
+    assert_eq!((&told["steps"][1]["step"], &told["steps"][1]["result"]), (&"connect".into(), &"failed".into()), "{told}");
+    assert_eq!(run("offramp sink test graph", &config).await, (1, "sink graph: the test failed at connect".to_owned()));
+
+    let (code, said) = run("offramp sink test nope", &config).await;
+    assert_eq!((code, said.as_str()), (2, "there is no sink \"nope\"; the sinks are: log, graph"));
 }

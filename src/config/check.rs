@@ -5,7 +5,7 @@ use super::offload::Split;
 use super::read::{Context, nearest};
 use super::source::Source;
 use super::units::show_duration;
-use super::{Action, Config, Listen, SinkKind, Upstream};
+use super::{Action, Config, Graphiti, GraphitiMcp, Listen, SinkKind, Upstream};
 
 /// Tells what is wrong between the keys, and gives capturing routes without `sinks` every sink.
 pub fn check(cx: &Context<'_>, config: &mut Config) {
@@ -199,13 +199,15 @@ fn sinks(cx: &Context<'_>, config: &Config) {
             cx.fault(at, format!("`retry.initial` is {initial}, longer than `retry.max`, allowed: at most {max}"));
         }
         match &sink.kind {
-            SinkKind::Graphiti(graphiti) if graphiti.confirm.poll > graphiti.confirm.timeout => {
-                let (poll, timeout) = (show_duration(graphiti.confirm.poll), show_duration(graphiti.confirm.timeout));
+            SinkKind::Graphiti(Graphiti { confirm, .. }) | SinkKind::GraphitiMcp(GraphitiMcp { confirm, .. })
+                if confirm.poll > confirm.timeout =>
+            {
+                let (poll, timeout) = (show_duration(confirm.poll), show_duration(confirm.timeout));
                 let at = nearer(cx, &format!("{path}.confirm.poll"), &format!("{path}.confirm.timeout"));
                 cx.fault(at, format!("`confirm.poll` is {poll}, longer than `confirm.timeout`, allowed: at most {timeout}"));
             }
-            SinkKind::File { path: file } if !file.as_os_str().is_empty() => {
-                let writes = |kind: &SinkKind| matches!(kind, SinkKind::File { path } if path == file);
+            SinkKind::File { path: file, .. } if !file.as_os_str().is_empty() => {
+                let writes = |kind: &SinkKind| matches!(kind, SinkKind::File { path, .. } if path == file);
                 if let Some(other) = config.sinks[..i].iter().find(|other| writes(&other.kind)) {
                     let shared = format!("`path` is {}, which sink {:?} writes to", file.display(), other.name);
                     cx.fault(cx.at(&format!("{path}.path")), format!("{shared}, allowed: a file of its own"));

@@ -9,7 +9,7 @@ use std::sync::{Arc, PoisonError};
 
 use super::runner::{Runner, Setup};
 use super::{Drain, scheduler};
-use crate::config::{self, SinkKind};
+use crate::config;
 use crate::sink::{self, SetupError, Sink};
 
 impl Drain {
@@ -19,7 +19,7 @@ impl Drain {
         let setups = sinks.iter().map(|config| {
             let former = former.iter().find(|runner| runner.name == config.name).map(|runner| runner.setup());
             let sink = match former {
-                Some(former) if is_kept(&former.config.kind, &config.kind) || *former.config == *config => former.sink,
+                Some(former) if *former.config == *config => former.sink,
                 _ => sink::open(config)?,
             };
             Ok((config.clone(), sink))
@@ -58,10 +58,4 @@ impl Drain {
         }
         *self.runners.write().unwrap_or_else(PoisonError::into_inner) = runners;
     }
-}
-
-/// Whether the former instance does for the new settings: one that writes a file has its end in its hands, and a second one beside it would
-/// take the line that is just being written for a torn one.
-fn is_kept(former: &SinkKind, kind: &SinkKind) -> bool {
-    matches!((former, kind), (SinkKind::File { path: former }, SinkKind::File { path }) if former == path)
 }

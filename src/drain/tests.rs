@@ -53,7 +53,7 @@ enum Act {
 struct Graph {
     plan: Mutex<Plan>,
     /// When each copy of an episode appears, in the order of arrival.
-    stored: Mutex<Vec<(Instant, Uuid, String, u64)>>,
+    stored: Mutex<Vec<(Instant, Uuid, String, i64)>>,
     deliveries: AtomicUsize,
     look_ups: AtomicUsize,
     follow: Option<Follow>,
@@ -96,7 +96,7 @@ impl Graph {
     fn assert_once_and_in_order(&self, episodes: usize) {
         let mut stored = self.stored.lock().unwrap().clone();
         stored.sort_by_key(|(at, ..)| *at);
-        let mut sessions: BTreeMap<String, Vec<(u128, u64)>> = BTreeMap::new();
+        let mut sessions: BTreeMap<String, Vec<(u128, i64)>> = BTreeMap::new();
         for (_, id, session, at) in stored {
             sessions.entry(session).or_default().push((id.as_u128(), at));
         }

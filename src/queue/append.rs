@@ -44,7 +44,7 @@ pub struct Append {
     pub id: Uuid,
     pub captured_at: u64,
     /// When the event was (ms).
-    pub time: u64,
+    pub time: i64,
     pub lanes: Vec<(SinkId, Lane)>,
     /// A [`Record`], encoded.
     pub record: Vec<u8>,

@@ -402,7 +402,7 @@ fn read_waiting(row: &[u8], due: u64, now: u64) -> Waiting {
             attempts: 1,
             not_before: due,
             since: now,
-            time: Time::Sent(now),
+            time: Time::Sent(now.cast_signed()),
             sent: Sent::Began(now),
             entries: 0,
             sinks: u16::MAX,

@@ -57,7 +57,7 @@ impl From<Waiting1> for Waiting {
         let Waiting1 { attempts, not_before, at, sent, entries, sinks } = old;
         // Event times were given at append, in the order of the lane; one that was never sent can still be moved.
         let touched = attempts > 0 || entries > 0 || sent != Sent::No;
-        let time = if touched { Time::Sent(at) } else { Time::Event(at) };
+        let time = if touched { Time::Sent(at.cast_signed()) } else { Time::Event(at.cast_signed()) };
         Self::from(Waiting2 { attempts, not_before, since: at, time, sent, entries, sinks })
     }
 }

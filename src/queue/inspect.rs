@@ -73,7 +73,7 @@ fn standing(
     txn: &Txn<'_>,
     names: &dyn Fn(SinkId) -> String,
     record: &Record,
-    event: u64,
+    event: i64,
     seq: Seq,
     (sink, lane): (SinkId, Lane),
 ) -> Result<Standing, TxnError> {

@@ -376,7 +376,7 @@ fn doubtful(record: &Record) -> Waiting {
         attempts: 1,
         not_before: at,
         since: at,
-        time: Time::Sent(at),
+        time: Time::Sent(at.cast_signed()),
         sent: Sent::Began(at),
         entries: 0,
         sinks: u16::try_from(record.lanes.len()).unwrap_or(u16::MAX),

@@ -191,8 +191,8 @@ impl Engine {
                     let ours = readable::<NoteRow>(txn, &keys::note(name))?.is_none_or(|n| n.until == time);
                     rows += if ours { self.drop_note(txn, name)? } else { 0 };
                 }
-                Fading::Clock(sink, lane) => match codec::decode(value) {
-                    Ok(at) => times::let_go(txn, sink, lane, at, now)?,
+                Fading::Clock(sink, lane) => match codec::decode::<u64>(value) {
+                    Ok(at) => times::let_go(txn, sink, lane, at.cast_signed(), now)?,
                     Err(error) => tracing::error!(%error, "a lane's clock is kept for good"),
                 },
             }

@@ -121,7 +121,7 @@ pub struct Slice {
 #[derive(Debug, Clone, Copy)]
 pub struct Item {
     pub seq: Seq,
-    pub new: Option<(Lane, u64)>,
+    pub new: Option<(Lane, i64)>,
 }
 
 /// The lane that an episode has at the sink; none if the sink can't send it.
@@ -274,7 +274,7 @@ impl Engine {
         record: &Record,
         size: usize,
         sink: SinkId,
-        time: u64,
+        time: i64,
     ) -> Result<Waiting, TxnError> {
         let bytes = codec::encode(record)?;
         self.meta.bytes += bytes.len().saturating_sub(size) as u64;

@@ -75,19 +75,50 @@ pub enum Sent {
 /// It is given when the episode is first claimed, because only then is it known what was sent before: until then an episode with an earlier
 /// place may still come. The clock may stand still or be set back, and the time that an exchange names is anybody's guess: such an event is
 /// moved behind its predecessor, by a millisecond.
+///
+/// On the disk it is unsigned, as it was when no time could lie before 1970.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(from = "TimeRow", into = "TimeRow")]
 pub enum Time {
     /// Never sent: when the event happened.
-    Event(u64),
+    Event(i64),
     /// Given for an attempt that, as far as is known, did not reach the sink. Another one is given where others were sent meanwhile.
-    Given(u64),
+    Given(i64),
     /// The sink may have seen it with this time: it keeps it, also as a dead letter that is put back.
+    Sent(i64),
+}
+
+/// [`Time`] as the disk has it.
+#[derive(Serialize, Deserialize)]
+enum TimeRow {
+    Event(u64),
+    Given(u64),
     Sent(u64),
 }
 
+impl From<TimeRow> for Time {
+    fn from(row: TimeRow) -> Self {
+        match row {
+            TimeRow::Event(ms) => Self::Event(ms.cast_signed()),
+            TimeRow::Given(ms) => Self::Given(ms.cast_signed()),
+            TimeRow::Sent(ms) => Self::Sent(ms.cast_signed()),
+        }
+    }
+}
+
+impl From<Time> for TimeRow {
+    fn from(time: Time) -> Self {
+        match time {
+            Time::Event(ms) => Self::Event(ms.cast_unsigned()),
+            Time::Given(ms) => Self::Given(ms.cast_unsigned()),
+            Time::Sent(ms) => Self::Sent(ms.cast_unsigned()),
+        }
+    }
+}
+
 impl Time {
-    /// Milliseconds since the Unix epoch.
-    pub fn ms(self) -> u64 {
+    /// Milliseconds since the Unix epoch, or before it.
+    pub fn ms(self) -> i64 {
         let (Self::Event(ms) | Self::Given(ms) | Self::Sent(ms)) = self;
         ms
     }

@@ -33,6 +33,9 @@ use crate::episode::{End, Message, Request};
 const DAY: u64 = 86_400_000;
 const START: u64 = 1_767_225_600_000;
 
+/// As the time of an event, which may lie before all of that.
+const EVENT: i64 = START.cast_signed();
+
 pub fn config() -> config::Queue {
     config::Queue {
         path: std::env::temp_dir(),

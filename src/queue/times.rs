@@ -16,22 +16,22 @@ const KEPT: u64 = 3_600_000;
 /// The time of an episode that is about to be sent, behind all that was sent in its lane before.
 pub fn give(txn: &mut Txn<'_>, sink: SinkId, lane: Lane, time: Time) -> Result<Time, TxnError> {
     let clock = keys::clock(sink, lane);
-    let last: Option<u64> = readable(txn, &clock)?;
+    let last = readable::<u64>(txn, &clock)?.map(u64::cast_signed);
     let given = match time {
         Time::Event(t) => Time::Given(last.map_or(t, |l| t.max(l.saturating_add(1)))),
         Time::Given(t) => Time::Given(last.filter(|l| *l > t).map_or(t, |l| l.saturating_add(1))),
         Time::Sent(t) => Time::Sent(t),
     };
     if last.is_none_or(|l| l < given.ms()) {
-        txn.put(clock, &given.ms())?;
+        txn.put(clock, &given.ms().cast_unsigned())?;
     }
     Ok(given)
 }
 
 /// The receipt of the episode with this event time has expired: its lane's clock goes with it, if it shows that time and nothing waits there.
-pub fn let_go(txn: &mut Txn<'_>, sink: SinkId, lane: Lane, at: u64, now: u64) -> Result<(), TxnError> {
+pub fn let_go(txn: &mut Txn<'_>, sink: SinkId, lane: Lane, at: i64, now: u64) -> Result<(), TxnError> {
     let clock = keys::clock(sink, lane);
-    if readable::<u64>(txn, &clock)? == Some(at) {
+    if readable::<u64>(txn, &clock)? == Some(at.cast_unsigned()) {
         if txn.first(&keys::lane(sink, lane))?.is_some() {
             return keep(txn, sink, lane, at, now);
         }
@@ -41,13 +41,13 @@ pub fn let_go(txn: &mut Txn<'_>, sink: SinkId, lane: Lane, at: u64, now: u64) ->
 }
 
 /// The episode with this event time was removed before its time: there is no receipt that would keep its lane's clock.
-pub fn removed(txn: &mut Txn<'_>, sink: SinkId, lane: Lane, at: u64, now: u64) -> Result<(), TxnError> {
-    if readable::<u64>(txn, &keys::clock(sink, lane))? == Some(at) {
+pub fn removed(txn: &mut Txn<'_>, sink: SinkId, lane: Lane, at: i64, now: u64) -> Result<(), TxnError> {
+    if readable::<u64>(txn, &keys::clock(sink, lane))? == Some(at.cast_unsigned()) {
         keep(txn, sink, lane, at, now)?;
     }
     Ok(())
 }
 
-fn keep(txn: &mut Txn<'_>, sink: SinkId, lane: Lane, at: u64, now: u64) -> Result<(), TxnError> {
-    txn.put(keys::fading(now.saturating_add(KEPT), Fading::Clock(sink, lane)), &at)
+fn keep(txn: &mut Txn<'_>, sink: SinkId, lane: Lane, at: i64, now: u64) -> Result<(), TxnError> {
+    txn.put(keys::fading(now.saturating_add(KEPT), Fading::Clock(sink, lane)), &at.cast_unsigned())
 }

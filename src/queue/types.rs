@@ -261,7 +261,7 @@ pub struct Claim {
     /// Attempts begun; the one that this claim is for is among them if `sent` is [`Sent::No`] and it isn't exhausted.
     pub attempts: u32,
     /// The time of the event (ms): the same for each attempt, and later than those of all that were sent before it in its lane.
-    pub at: u64,
+    pub at: i64,
     /// What was known of an earlier attempt when it was claimed. Anything but [`Sent::No`]: look it up before sending.
     pub sent: Sent,
     /// Lines of its history by then: one more says that this claim has ended.

@@ -66,10 +66,9 @@ fn names_episodes(text: &str) -> bool {
 
 fn fields(episode: &Episode, delivery: &Delivery) -> Map<String, Value> {
     let Value::Object(mut fields) = episode.to_json() else { return Map::new() };
-    // Cypher's integers are signed.
     let at = time(delivery);
-    fields.insert("at".to_owned(), i64::try_from(at).unwrap_or(i64::MAX).into());
-    fields.insert("time".to_owned(), clock::rfc3339(at).into());
+    fields.insert("at".to_owned(), at.into());
+    fields.insert("time".to_owned(), clock::event(at).into());
     fields.insert("content".to_owned(), content(episode).into());
     fields.insert("metadata_json".to_owned(), episode.metadata.clone().into());
     fields
@@ -133,7 +132,7 @@ mod tests {
     fn delivery(n: u64, length: usize) -> Delivery {
         let mut episode = sample_episode("s", n);
         episode.messages[0].content = "x".repeat(length);
-        Delivery { episode: Arc::new(episode), at: u64::MAX }
+        Delivery { episode: Arc::new(episode), at: -5 }
     }
 
     #[test]
@@ -143,7 +142,7 @@ mod tests {
         assert!(several.takes_several && !several.is_own);
         let given = several.parameters(&two);
         assert_eq!(given["episodes"][1]["id"], json!(two[1].episode.id));
-        assert_eq!(given["episodes"][1]["at"], i64::MAX);
+        assert_eq!(given["episodes"][1]["at"], -5);
 
         let one = Statement::new(Some("MERGE (e:Episode {id: $id}) SET e.of = $episodes_of"));
         assert!(!one.takes_several && one.is_own);

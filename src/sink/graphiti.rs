@@ -31,7 +31,7 @@ const NEWEST: usize = 100;
 const MOST: usize = 100_000;
 
 /// Milliseconds by which the time that an exchange gives may be moved to keep the order of its lane.
-const FURTHEST: u64 = 60_000;
+const FURTHEST: i64 = 60_000;
 
 /// Group ids longer than this are mapped as well.
 const LONGEST_GROUP: usize = 128;
@@ -103,9 +103,9 @@ struct Stored {
 }
 
 impl Stored {
-    fn is_after(&self, ms: u64) -> bool {
+    fn is_after(&self, ms: i64) -> bool {
         let time = self.valid_at.as_deref().and_then(|t| t.parse::<jiff::Timestamp>().ok());
-        time.is_none_or(|t| i128::from(t.as_millisecond()) > i128::from(ms))
+        time.is_none_or(|t| t.as_millisecond() > ms)
     }
 }
 
@@ -122,7 +122,7 @@ fn body(deliveries: &[Delivery], format: GraphitiFormat) -> serde_json::Value {
 fn messages(delivery: &Delivery, format: GraphitiFormat) -> Vec<serde_json::Value> {
     let episode = &*delivery.episode;
     let id = episode.id.to_string();
-    let at = clock::rfc3339(time(delivery));
+    let at = clock::event(time(delivery));
     match (format, episode.messages.as_slice()) {
         (_, [one]) => vec![spoken(one, &id, &at, episode)],
         (GraphitiFormat::Messages, [before @ .., last]) => {
@@ -168,14 +168,14 @@ fn moved(at: &str, by: usize) -> String {
 
 /// The time of the event: the delivery's, which keeps the order of the lane, unless that is far from what the exchange itself says. What
 /// somebody tells of long ago happened long ago, whatever the graph was told before it.
-pub(super) fn time(delivery: &Delivery) -> u64 {
+pub(super) fn time(delivery: &Delivery) -> i64 {
     let episode = &delivery.episode;
     let moved = delivery.at.saturating_sub(episode.time());
     if episode.occurred_at.is_some() && moved > FURTHEST { episode.time() } else { delivery.at }
 }
 
 /// Where it came from: what its metadata say, else the route.
-fn source(episode: &Episode) -> String {
+pub(super) fn source(episode: &Episode) -> String {
     let metadata: serde_json::Value = serde_json::from_str(&episode.metadata).unwrap_or_default();
     match metadata["source_description"].as_str() {
         Some(source) if !source.is_empty() => source.to_owned(),
@@ -193,19 +193,28 @@ pub(super) fn content(episode: &Episode) -> String {
     content
 }
 
+/// What a group id may consist of.
+fn fits(c: char) -> bool {
+    c.is_ascii_alphanumeric() || c == '_' || c == '-'
+}
+
 /// A group id that the service accepts (`^[A-Za-z0-9_-]+$`): the group itself if it fits, else a readable one that ends in a part of the
 /// group's SHA-256, so that two groups stay two.
 pub fn group_id(group: &str) -> Cow<'_, str> {
-    let fits = |c: char| c.is_ascii_alphanumeric() || c == '_' || c == '-';
     if !group.is_empty() && group.len() <= LONGEST_GROUP && group.chars().all(fits) {
         return Cow::Borrowed(group);
     }
+    Cow::Owned(mapped(group))
+}
+
+/// Another group id for a group, always the same.
+pub(super) fn mapped(group: &str) -> String {
     let mut id: String = group.chars().take(LONGEST_GROUP).map(|c| if fits(c) { c } else { '_' }).collect();
     id.push('-');
     for byte in &Sha256::digest(group.as_bytes())[..4] {
         let _ = write!(id, "{byte:02x}"); // a String takes it all
     }
-    Cow::Owned(id)
+    id
 }
 
 impl Sink for GraphitiSink {
@@ -311,7 +320,7 @@ mod tests {
     fn several_episodes_are_the_messages_of_one_request_and_each_message_may_be_one_of_its_own() {
         let turn = |n: u64| Delivery {
             episode: Arc::new(Episode { id: Uuid::from_u128(n.into()), ..turn() }),
-            at: 1_767_225_600_000 + n,
+            at: 1_767_225_600_000 + n.cast_signed(),
         };
         let told = |format| {
             let body = body(&[turn(1), turn(2)], format);
@@ -349,6 +358,7 @@ mod tests {
         assert_eq!(sent(None, 2_000_000), 2_000_000, "the clock of capture went back: the lane's order counts");
         assert_eq!(sent(Some(500_000), 500_001), 500_001, "as another one in its lane: behind it");
         assert_eq!(sent(Some(5), 900_000), 5, "long ago");
-        assert_eq!(sent(Some(u64::MAX), 1_000_000), 1_000_000, "not in the future, where the service hides it");
+        assert_eq!(sent(Some(-5_000_000), 0), -5_000_000, "and longer ago");
+        assert_eq!(sent(Some(i64::MAX), 1_000_000), 1_000_000, "not in the future, where the service hides it");
     }
 }

@@ -11,7 +11,7 @@ use crate::config::credentials::is_credential;
 const KEPT: usize = 1024;
 
 /// Bytes of an answer that are read.
-const READ: usize = 16 << 20;
+pub const READ: usize = 16 << 20;
 
 /// An HTTP client with the sink's time-outs and headers.
 pub struct Client {
@@ -42,11 +42,18 @@ impl Client {
         self.accept(request.send().await.map_err(|e| broken(&e, true))?).await
     }
 
-    /// Sends a request as it is; the answer's head, if it is a success.
-    pub async fn send(&self, method: Method, url: Url, headers: HeaderMap, body: Vec<u8>) -> Result<Response, SinkError> {
+    /// Sends a request as it is; the answer's head, if it is a success. `changes`: whether the request would change something.
+    pub async fn send(
+        &self,
+        method: Method,
+        url: Url,
+        headers: HeaderMap,
+        body: Vec<u8>,
+        changes: bool,
+    ) -> Result<Response, SinkError> {
         let request = self.http.request(method, url).headers(headers);
         let request = if body.is_empty() { request } else { request.body(body) };
-        self.accept(request.send().await.map_err(|e| broken(&e, true))?).await
+        self.accept(request.send().await.map_err(|e| broken(&e, changes))?).await
     }
 
     /// Sends a request as it is; the whole answer, whatever it says. `changes`: whether the request would change something. If it does,
@@ -159,7 +166,7 @@ async fn read(mut response: Response, limit: usize) -> Result<(Vec<u8>, bool), r
 }
 
 /// What the client's error means. `changes`: whether the request would have changed something.
-fn broken(error: &reqwest::Error, changes: bool) -> SinkError {
+pub fn broken(error: &reqwest::Error, changes: bool) -> SinkError {
     let connect = error.is_connect();
     let mut message = error.to_string();
     let mut source = std::error::Error::source(error);

@@ -44,7 +44,7 @@ impl ReplaySink {
             let id = HeaderValue::try_from(episode.id.to_string()).map_err(|_| unfit("its id is not valid"))?;
             headers.insert(IDEMPOTENCY_KEY, id);
         }
-        self.client.send(method, url, headers, original.body.clone()).await?;
+        self.client.send(method, url, headers, original.body.clone(), true).await?;
         Ok(Receipt::Delivered)
     }
 

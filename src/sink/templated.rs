@@ -180,7 +180,7 @@ fn episode(delivery: &Delivery) -> Value {
     let mut over = episode.to_json();
     if let Some(over) = over.as_object_mut() {
         over.retain(|_, value| !value.is_null());
-        over.insert("at".to_owned(), clock::rfc3339(time(delivery)).into());
+        over.insert("at".to_owned(), clock::event(time(delivery)).into());
         over.insert("group_id".to_owned(), group_id(episode.group()).into());
         over.insert("transcript".to_owned(), content(episode).into());
     }
@@ -236,4 +236,4 @@ impl Sink for TemplatedSink {
 }
 
 #[cfg(test)]
-mod tests;
+pub(super) mod tests;

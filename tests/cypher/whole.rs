@@ -5,10 +5,10 @@ use std::time::Duration;
 use serde_json::Value;
 use serde_json::json;
 
-use super::relay::Relay;
 use super::{PASSWORD, table};
 use crate::support::databases::Database;
 use crate::support::offramp::Offramp;
+use crate::support::relay::Relay;
 use crate::support::world::{World, exchange};
 
 const LIMIT: Duration = Duration::from_secs(60);
@@ -44,12 +44,12 @@ fn inv4_inv5_conversations_are_in_the_graph_once_and_in_order_whatever_the_line_
         converse(&offramp, 0, 5);
         offramp.wait_for_delivery(10, LIMIT);
         // What is written from now on arrives, and nobody hears of it.
-        relay.swallow(true);
+        relay.swallow(Some(b"HAS_EPISODE"));
         converse(&offramp, 5, 10);
         offramp
             .wait_for_status("attempts failed", LIMIT, |status| status["sinks"][0]["failed_attempts_total"].as_u64() > Some(1));
         offramp.kill();
-        relay.swallow(false);
+        relay.swallow(None);
         let mut offramp = Offramp::start(world.dir(), &config);
         converse(&offramp, 10, 12);
         let status = offramp.wait_for_delivery(24, LIMIT);

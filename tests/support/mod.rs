@@ -3,11 +3,13 @@
 pub mod certificates;
 pub mod databases;
 pub mod disk;
+pub mod graph;
 pub mod http;
 pub mod offramp;
 pub mod parts;
 pub mod process;
 pub mod python;
+pub mod relay;
 pub mod tree;
 pub mod volume;
 pub mod world;

@@ -2,7 +2,8 @@
 
 Structured requests (`/v1/responses` with `text.format`, `/v1/chat/completions` with `response_format`) are answered with the
 smallest value that the schema in the request allows, so every list is empty: a graph service that asks for entities finds
-none, and still goes its whole way. Embeddings are unit vectors made from the SHA-256 of the text.
+none, and still goes its whole way. Embeddings are unit vectors made from the SHA-256 of the text. The model "echo" repeats what it is
+told, streamed if that is asked for.
 
 `POST /fail {"status": 429, "times": 1}` lets the next so many model calls fail with that status; the answer tells clients
 not to retry by themselves, because the fault to be shown is what happens once they have given up.
@@ -12,11 +13,12 @@ import base64
 import hashlib
 import json
 import math
+import re
 import struct
 from typing import Any
 
 from fastapi import FastAPI, Request
-from fastapi.responses import JSONResponse
+from fastapi.responses import JSONResponse, StreamingResponse
 
 import serving
 
@@ -129,6 +131,8 @@ async def chat_completions(request: Request):
     if failed := fault():
         return failed
     body = await request.json()
+    if body["model"] == "echo":
+        return echo(body)
     shape = body.get("response_format") or {}
     if shape.get("type") == "json_schema":
         schema = shape["json_schema"]["schema"]
@@ -150,6 +154,25 @@ async def chat_completions(request: Request):
         "choices": [{"index": 0, "message": message, "finish_reason": "stop", "logprobs": logprobs}],
         "usage": {"prompt_tokens": 1, "completion_tokens": 1, "total_tokens": 2},
     }
+
+
+def echo(body: dict[str, Any]) -> Any:
+    """The last message, as the model's own words."""
+    text = f"You said: {body['messages'][-1]['content']}"
+    whole = {"id": identity("chatcmpl-", body), "created": CREATED, "model": body["model"]}
+    if not body.get("stream"):
+        message = {"role": "assistant", "content": text, "refusal": None}
+        choice = {"index": 0, "message": message, "finish_reason": "stop", "logprobs": None}
+        return {**whole, "object": "chat.completion", "choices": [choice]}
+
+    def events():
+        deltas = [{"role": "assistant", "content": ""}, *({"content": word} for word in re.findall(r"\s*\S+", text)), {}]
+        for delta in deltas:
+            choice = {"index": 0, "delta": delta, "finish_reason": None if delta else "stop", "logprobs": None}
+            yield f"data: {json.dumps({**whole, 'object': 'chat.completion.chunk', 'choices': [choice]})}\n\n"
+        yield "data: [DONE]\n\n"
+
+    return StreamingResponse(events(), media_type="text/event-stream")
 
 
 def embedding(value: Any, dimensions: int) -> list[float]:

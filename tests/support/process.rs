@@ -83,6 +83,11 @@ impl Process {
         }
     }
 
+    /// What it says from now on to its end.
+    pub fn rest(&mut self) -> String {
+        self.lines.iter().collect::<Vec<_>>().join("\n")
+    }
+
     /// Whether it still runs.
     pub fn is_running(&mut self) -> bool {
         self.child.try_wait().unwrap().is_none()

@@ -72,14 +72,18 @@ pub fn fail_model(model: &Service, status: u16, times: u32) {
     assert_eq!(http::request(model.address, "POST", "/fail", Some(&order)).unwrap().status, 200);
 }
 
-/// Graphiti: `graphiti-core` on this `FalkorDB` with this model. `port` is 0, or that of a service that was killed, for its restart.
-pub fn graphiti(dir: &Path, falkordb: &Service, model: &Service, port: u16) -> Service {
-    let mut command = SUPPORT.program("graphiti_service.py", dir);
+/// Graphiti: `graphiti-core` on this `FalkorDB` with this model, behind its REST service, or behind an MCP server with these arguments.
+/// `port` is 0, or that of one that was killed, for its restart.
+fn graphiti(dir: &Path, falkordb: &Service, model: &Service, port: u16, mcp: Option<&[&str]>) -> Service {
+    let (name, program) =
+        if mcp.is_some() { ("graphiti-mcp", "graphiti_mcp_server.py") } else { ("graphiti", "graphiti_service.py") };
+    let mut command = SUPPORT.program(program, dir);
     command
         .args(["--falkordb-port", &falkordb.address.port().to_string(), "--port", &port.to_string()])
+        .args(mcp.unwrap_or_default())
         .env("OPENAI_BASE_URL", format!("{}/v1", model.url()))
         .env("OPENAI_API_KEY", "none");
-    Service::start("graphiti", command, dir)
+    Service::start(name, command, dir)
 }
 
 /// `LightRAG` with this model, and with what it keeps in `dir`. `port` is 0, or that of a service that was killed, for its restart.
@@ -117,7 +121,7 @@ fn list(mut command: Command, name: &str) -> Vec<Value> {
     }
 }
 
-/// Graphiti's real service with what it stands on, and the directory of one test. They end with it.
+/// Graphiti's real service, or its MCP server, with what it stands on, and the directory of one test. They end with it.
 pub struct RealGraphiti {
     /// Its database.
     pub falkordb: Service,
@@ -125,17 +129,28 @@ pub struct RealGraphiti {
     pub model: Service,
     /// The service itself.
     pub service: Service,
+    /// The arguments of the MCP server, if it is that.
+    mcp: Option<&'static [&'static str]>,
     dir: TempDir,
 }
 
 impl RealGraphiti {
     /// All of it, started.
     pub fn new() -> Self {
+        Self::start(None)
+    }
+
+    /// With an MCP server instead of the service; these are its arguments.
+    pub fn over_mcp(args: &'static [&'static str]) -> Self {
+        Self::start(Some(args))
+    }
+
+    fn start(mcp: Option<&'static [&'static str]>) -> Self {
         let dir = tempfile::tempdir().unwrap();
         let falkordb = falkordb(dir.path());
         let model = model(dir.path());
-        let service = graphiti(dir.path(), &falkordb, &model, 0);
-        Self { falkordb, model, service, dir }
+        let service = graphiti(dir.path(), &falkordb, &model, 0, mcp);
+        Self { falkordb, model, service, mcp, dir }
     }
 
     /// The directory.
@@ -147,7 +162,7 @@ impl RealGraphiti {
     pub fn restart(&mut self) {
         let port = self.service.address.port();
         self.service.kill();
-        self.service = graphiti(self.dir.path(), &self.falkordb, &self.model, port);
+        self.service = graphiti(self.dir.path(), &self.falkordb, &self.model, port, self.mcp);
     }
 
     /// What is in the graph.

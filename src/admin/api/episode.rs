@@ -137,7 +137,7 @@ impl From<View> for Episode {
             route: episode.route,
             captured_at: clock::rfc3339(episode.captured_at),
             completed_at: clock::rfc3339(episode.completed_at),
-            occurred_at: episode.occurred_at.map(clock::rfc3339),
+            occurred_at: episode.occurred_at.map(clock::event),
             end: episode.end,
             messages: episode.messages,
             // Capture writes one object; anything else would be a record of another making, and is shown as empty.

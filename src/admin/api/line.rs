@@ -126,7 +126,7 @@ impl From<View> for Line {
             route: episode.route,
             captured_at: clock::rfc3339(episode.captured_at),
             completed_at: clock::rfc3339(episode.completed_at),
-            occurred_at: episode.occurred_at.map(clock::rfc3339),
+            occurred_at: episode.occurred_at.map(clock::event),
             end: episode.end,
             messages: episode.messages,
             metadata: serde_json::from_str(&episode.metadata).unwrap_or_default(),
@@ -154,9 +154,9 @@ impl From<queue::Standing> for Stood {
             reason: s.reason,
             since: Some(clock::rfc3339(s.since)),
             event_time: Some(match s.time.elsewhere(s.sent) {
-                Time::Event(at) => EventTime::Event(clock::rfc3339(at)),
-                Time::Given(at) => EventTime::Given(clock::rfc3339(at)),
-                Time::Sent(at) => EventTime::Sent(clock::rfc3339(at)),
+                Time::Event(at) => EventTime::Event(clock::event(at)),
+                Time::Given(at) => EventTime::Given(clock::event(at)),
+                Time::Sent(at) => EventTime::Sent(clock::event(at)),
             }),
             sent: Some(match s.sent {
                 Sent::No => Reached::No,
@@ -213,7 +213,7 @@ impl Line {
             messages: self.messages,
             metadata: Value::Object(self.metadata).to_string(),
             request: self.request,
-            occurred_at: times("occurred_at", self.occurred_at)?,
+            occurred_at: self.occurred_at.map(|at| event("occurred_at", &at)).transpose()?,
             sha256: Digests {
                 request: digest("sha256.request", self.sha256.request)?,
                 response: digest("sha256.response", self.sha256.response)?,
@@ -261,9 +261,9 @@ impl Stood {
             since: times("since", self.since)?.unwrap_or(episode.captured_at),
             time: match self.event_time {
                 None => Time::Event(episode.time()),
-                Some(EventTime::Event(at)) => Time::Event(time("event_time", &at)?),
-                Some(EventTime::Given(at)) => Time::Given(time("event_time", &at)?),
-                Some(EventTime::Sent(at)) => Time::Sent(time("event_time", &at)?),
+                Some(EventTime::Event(at)) => Time::Event(event("event_time", &at)?),
+                Some(EventTime::Given(at)) => Time::Given(event("event_time", &at)?),
+                Some(EventTime::Sent(at)) => Time::Sent(event("event_time", &at)?),
             },
             sent: match self.sent {
                 None if tried => Sent::Began(now),
@@ -279,8 +279,15 @@ impl Stood {
     }
 }
 
+/// When something happened here.
 fn time(name: &str, text: &str) -> Result<u64, String> {
-    clock::parse_rfc3339(text).ok_or_else(|| format!("{name} is {text:?}; a time is such as \"2026-01-01T00:00:00.000Z\""))
+    u64::try_from(event(name, text)?)
+        .map_err(|_| format!("{name} is {text:?}; only occurred_at and event_time may be before 1970"))
+}
+
+/// When that happened which is told of.
+fn event(name: &str, text: &str) -> Result<i64, String> {
+    clock::parse_event(text).ok_or_else(|| format!("{name} is {text:?}; a time is such as \"2026-01-01T00:00:00.000Z\""))
 }
 
 fn times(name: &str, text: Option<String>) -> Result<Option<u64>, String> {
@@ -366,9 +373,11 @@ mod tests {
 
     #[test]
     fn inv8_a_line_has_everything_that_the_record_has() {
-        let view = whole();
+        let mut view = whole();
+        view.episode.occurred_at = Some(-14_182_940_000);
+        view.sinks[0].time = Time::Sent(-14_182_939_999);
         let text = Line::from(view.clone()).to_json();
-        assert!(!text.contains('\n'));
+        assert!(!text.contains('\n') && text.contains("\"1969-07-20T20:17:40.001Z\""));
         let (import, unknown) = Line::read(text.as_bytes()).unwrap().into_import(&find, 0).unwrap();
         assert_eq!(import.episode, view.episode);
         assert_eq!(unknown, Vec::<String>::new());
@@ -387,6 +396,8 @@ mod tests {
     #[test]
     fn what_is_wrong_with_a_line_is_said() {
         assert!(refused(|line| line["captured_at"] = "yesterday".into()).contains("captured_at is \"yesterday\""));
+        let early = refused(|line| line["captured_at"] = "1969-07-20T20:17:40Z".into());
+        assert!(early.contains("only occurred_at and event_time may be before 1970"), "{early}");
         assert!(refused(|line| line["session"] = "".into()).contains("session is empty"));
         assert!(refused(|line| line["sesion"] = "s".into()).contains("unknown field `sesion`"));
         assert!(refused(|line| line["sha256"]["request"] = "zz".repeat(32).into()).contains("sha256.request"));

@@ -23,7 +23,7 @@ async fn episode(api: &Api, id: &Value) -> Value {
 async fn an_episode_is_taken_and_is_there() {
     let api = Api::new();
     let body = json!({
-        "session": "s", "group": "g", "user": "u", "agent": "a", "metadata": {"n": 1}, "occurred_at": "2026-01-01T00:00:00Z",
+        "session": "s", "group": "g", "user": "u", "agent": "a", "metadata": {"n": 1}, "occurred_at": "1969-07-20T20:17:40Z",
         "messages": [{"role": "user", "name": "Ann", "content": "hi"}, {"role": "assistant", "content": "hello"}], "sinks": ["log"],
     });
     let (status, taken) = post(&api, None, &body.to_string()).await;
@@ -34,7 +34,7 @@ async fn an_episode_is_taken_and_is_there() {
     }
     assert_eq!((&shown["proxy"], &shown["route"], &shown["end"]), (&"ingest".into(), &"api".into(), &"complete".into()));
     assert_eq!(shown["request"], json!({"method": "POST", "path": "/api/v1/episodes", "status": 202, "traceparent": null}));
-    assert_eq!(shown["occurred_at"], "2026-01-01T00:00:00.000Z");
+    assert_eq!(shown["occurred_at"], "1969-07-20T20:17:40.000Z");
     assert_eq!(shown["sinks"].as_object().unwrap().keys().collect::<Vec<_>>(), ["log"]);
 }
 

@@ -21,7 +21,7 @@ pub struct Told {
     /// What else is kept of them.
     pub metadata: Map<String, Value>,
     /// When it was said.
-    pub time: Option<u64>,
+    pub time: Option<i64>,
 }
 
 /// The messages that a body lists, by episode.

@@ -198,7 +198,7 @@ fn overlays_reach_every_table_by_name_or_index() {
     let sets = ["proxy.a.upstream=127.0.0.1:1", "proxy.0.upstream=http://127.0.0.1:9", "proxy.a.route.r.sample=0.5"];
     let config = read_with(&text, &env, &sets).unwrap();
     assert_eq!((config.sinks[0].workers, config.sinks[0].retry.max_attempts), (3, 4));
-    assert!(matches!(&config.sinks[1].kind, SinkKind::File { path } if path == Path::new("2024-01-01")));
+    assert!(matches!(&config.sinks[1].kind, SinkKind::File { path, .. } if path == Path::new("2024-01-01")));
     assert!(matches!(&config.proxies[0].upstream, Upstream::Http { host, port: 9, .. } if host == "127.0.0.1"));
     assert_eq!(config.proxies[0].routes[0].sinks, ["archive"]);
     assert!((config.proxies[0].routes[0].sample - 0.5).abs() < f64::EPSILON);

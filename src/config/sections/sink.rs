@@ -14,16 +14,18 @@ use crate::config::address::base_url;
 use crate::config::read::{Header, Section};
 use crate::config::status::{RetryOn, StatusSet};
 use crate::config::values::{
-    boolean, choice, choice_with, duration, duration_or_zero, integer, name, number, path, retry_on, statuses,
+    boolean, choice, choice_with, duration, duration_or_zero, integer, name, number, path, retry_on, size_or_zero, statuses,
 };
-use crate::config::{Batch, Breaker, Confirm, Graphiti, GraphitiFormat, OnDead, OrderBy, Rate, Retry, Sink, SinkKind};
+use crate::config::{
+    Batch, Breaker, Confirm, Graphiti, GraphitiFormat, GraphitiMcp, OnDead, OrderBy, Rate, Retry, Sink, SinkKind,
+};
 
-const TYPES: &str = "\"graphiti\", \"neo4j\", \"falkordb\", \"http\", \"replay\" or \"file\"";
+const TYPES: &str = "\"graphiti\", \"graphiti-mcp\", \"neo4j\", \"falkordb\", \"http\", \"replay\" or \"file\"";
 
 /// Keys that belong to certain types.
-const OWNED: [(&str, &[&str]); 17] = [
-    ("url", &["graphiti", "neo4j", "falkordb", "http", "replay"]),
-    ("confirm", &["graphiti", "http"]),
+const OWNED: [(&str, &[&str]); 19] = [
+    ("url", &["graphiti", "graphiti-mcp", "neo4j", "falkordb", "http", "replay"]),
+    ("confirm", &["graphiti", "graphiti-mcp", "http"]),
     ("format", &["graphiti"]),
     ("path", &["file", "http"]),
     ("preset", &["http"]),
@@ -39,6 +41,8 @@ const OWNED: [(&str, &[&str]); 17] = [
     ("database", &["neo4j"]),
     ("statement", &["neo4j", "falkordb"]),
     ("graph", &["falkordb"]),
+    ("max_bytes", &["file"]),
+    ("keep", &["file"]),
 ];
 
 /// Headers that the client sets itself: a second value would break the request.
@@ -47,6 +51,7 @@ pub const FRAMING: [&str; 7] = ["host", "content-length", "content-type", "trans
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Type {
     Graphiti,
+    GraphitiMcp,
     Neo4j,
     Falkordb,
     Http,
@@ -60,6 +65,7 @@ pub fn sink(mut s: Section<'_>) -> Sink {
     let types = choice_with(
         &[
             ("graphiti", Type::Graphiti),
+            ("graphiti-mcp", Type::GraphitiMcp),
             ("neo4j", Type::Neo4j),
             ("falkordb", Type::Falkordb),
             ("http", Type::Http),
@@ -70,7 +76,8 @@ pub fn sink(mut s: Section<'_>) -> Sink {
     );
     let kind = s.require("type", TYPES, types);
     let http = if kind == Some(Type::Http) { http::http(&mut s) } else { None }; // first: its preset fills in other keys
-    let order_by = if kind == Some(Type::Graphiti) { OrderBy::Group } else { OrderBy::Session };
+    let by_group = matches!(kind, Some(Type::Graphiti | Type::GraphitiMcp));
+    let order_by = if by_group { OrderBy::Group } else { OrderBy::Session };
     let sink = Sink {
         name: s.require("name", "a name of letters, digits, _ and -", name).unwrap_or_default(),
         workers: s.get("workers", 5, integer(1, 10_000)),
@@ -92,6 +99,7 @@ pub fn sink(mut s: Section<'_>) -> Sink {
         headers: headers(&mut s),
         kind: match kind {
             Some(Type::Graphiti) => SinkKind::Graphiti(graphiti(&mut s)),
+            Some(Type::GraphitiMcp) => SinkKind::GraphitiMcp(graphiti_mcp(&mut s)),
             Some(Type::Neo4j) => SinkKind::Neo4j(neo4j::neo4j(&mut s)),
             Some(Type::Falkordb) => SinkKind::Falkordb(falkordb::falkordb(&mut s)),
             Some(Type::Replay) => {
@@ -100,7 +108,7 @@ pub fn sink(mut s: Section<'_>) -> Sink {
             // Without a type, or where a template is wrong, this is a placeholder.
             Some(Type::File | Type::Http) | None => match http {
                 Some(http) => SinkKind::Http(Box::new(http)),
-                None => SinkKind::File { path: file(&mut s, kind == Some(Type::File)) },
+                None => file(&mut s, kind == Some(Type::File)),
             },
         },
     };
@@ -113,24 +121,42 @@ fn graphiti(s: &mut Section<'_>) -> Graphiti {
     let url = s.require("url", "\"http://host:port\"", base_url).unwrap_or_default();
     let format =
         s.get("format", GraphitiFormat::Turn, choice(&[("turn", GraphitiFormat::Turn), ("messages", GraphitiFormat::Messages)]));
+    Graphiti { url, confirm: confirm(s, Duration::from_secs(1)), format }
+}
+
+fn graphiti_mcp(s: &mut Section<'_>) -> GraphitiMcp {
+    let url = s.require("url", "\"http://host:port/mcp\"", base_url).unwrap_or_default();
+    // A look reads the whole group.
+    GraphitiMcp { url, confirm: confirm(s, Duration::from_secs(5)) }
+}
+
+fn confirm(s: &mut Section<'_>, poll: Duration) -> Confirm {
     let mut c = s.table("confirm", Header::Inline);
     let confirm = Confirm {
         read_back: c.get("mode", true, choice(&[("read_back", true), ("accepted", false)])),
         timeout: c.get("timeout", Duration::from_secs(15 * 60), duration),
-        poll: c.get("poll", Duration::from_secs(1), duration),
+        poll: c.get("poll", poll, duration),
     };
     c.finish();
-    Graphiti { url, confirm, format }
+    confirm
 }
 
-fn file(s: &mut Section<'_>, is_file: bool) -> PathBuf {
-    if is_file { s.require("path", "the path of the file to append to", path).unwrap_or_default() } else { PathBuf::new() }
+fn file(s: &mut Section<'_>, is_file: bool) -> SinkKind {
+    if !is_file {
+        return SinkKind::File { path: PathBuf::new(), max_bytes: 0, keep: 0 };
+    }
+    SinkKind::File {
+        path: s.require("path", "the path of the file to append to", path).unwrap_or_default(),
+        max_bytes: s.get("max_bytes", 0, size_or_zero),
+        keep: s.get("keep", 10, integer(1, 1000)),
+    }
 }
 
 /// What belongs to another type is told as that. A sink whose type isn't known, or not there yet, has its fault already.
 fn foreign(s: &mut Section<'_>, kind: Option<Type>) {
     let own = match kind {
         Some(Type::Graphiti) => "graphiti",
+        Some(Type::GraphitiMcp) => "graphiti-mcp",
         Some(Type::Neo4j) => "neo4j",
         Some(Type::Falkordb) => "falkordb",
         Some(Type::Http) => "http",

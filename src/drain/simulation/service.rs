@@ -77,7 +77,7 @@ pub struct Process {
 pub struct Seen {
     pub calls: Vec<Call>,
     /// When each copy appears.
-    pub stored: Vec<(Duration, Uuid, u64)>,
+    pub stored: Vec<(Duration, Uuid, i64)>,
     /// Episodes of each session in the order in which they were captured.
     pub lanes: HashMap<String, Vec<Uuid>>,
     pub faults: Vec<String>,

@@ -283,7 +283,7 @@ async fn inv5_of_a_lane_with_several_groups_each_goes_to_its_own_and_in_order() 
     let groups = ["a", "a", "b", "a"];
     let of = |(n, group): (u64, &&str)| {
         let episode = crate::episode::Episode { group: Some((*group).to_owned()), ..episode("s", n) };
-        Delivery { episode: Arc::new(episode), at: START + n }
+        Delivery { episode: Arc::new(episode), at: (START + n).cast_signed() }
     };
     let deliveries: Vec<_> = (1..).zip(&groups).map(of).collect();
     assert_eq!(sink.deliver_batch(&deliveries).await.unwrap(), Receipt::Accepted);

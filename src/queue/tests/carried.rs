@@ -199,7 +199,7 @@ proptest! {
             let time = view.sinks.iter().find(|s| to_id(&s.sink) == claim.sink).unwrap().time;
             matches!(time, Time::Sent(_)) || claim.sent != Sent::No
         };
-        let mut sent: std::collections::BTreeMap<_, (Seq, u64)> = std::collections::BTreeMap::new();
+        let mut sent: std::collections::BTreeMap<_, (Seq, i64)> = std::collections::BTreeMap::new();
         for round in 0.. {
             prop_assert!(round < 200, "what is pending can't be claimed");
             let claims: Vec<_> = ["a", "b"].iter().flat_map(|sink| to.claim(sink, 9)).collect();

@@ -48,7 +48,7 @@ fn inv8_a_queue_of_version_1_is_in_order_and_all_of_it_is_read() {
         let question = if n == 4 { "4 ".repeat(2_100) } else { format!("question {n}") };
         let e = &view.episode;
         assert_eq!(e.messages, [Message::new("user", question), Message::new("assistant", format!("answer {n}"))]);
-        assert_eq!((e.group(), e.user.as_deref(), e.captured_at, e.time()), ("g", Some("u"), START, START));
+        assert_eq!((e.group(), e.user.as_deref(), e.captured_at, e.time()), ("g", Some("u"), START, EVENT));
         assert_eq!((e.metadata.as_str(), e.request.traceparent.as_deref()), (r#"{"channel":"test"}"#, Some("00-1")));
         assert_eq!((e.occurred_at, e.original.as_ref(), e.sha256), (None, None, crate::episode::Digests::default()));
     }
@@ -68,7 +68,7 @@ fn inv5_a_queue_of_version_1_goes_on_where_it_was() {
     bench.append("s", 8, &["a"]).unwrap();
     bench.append("u", 9, &["a"]).unwrap();
     bench.put("t", 7, &["a"]);
-    let mut sent: BTreeMap<Lane, Vec<(Seq, u64)>> = BTreeMap::new();
+    let mut sent: BTreeMap<Lane, Vec<(Seq, i64)>> = BTreeMap::new();
     loop {
         let claims = bench.claim("a", 9);
         if claims.is_empty() {
@@ -82,11 +82,11 @@ fn inv5_a_queue_of_version_1_goes_on_where_it_was() {
         }
     }
     // 2, 3 and 4 keep the times that they were given then; 8 and 9 come behind those of their lanes.
-    assert_eq!(sent[&Lane::of("s")], [(2, START + 1), (3, START + 2), (4, START + 3), (8, START + 4)]);
-    assert_eq!(sent[&Lane::of("t")], [(5, START), (7, START + 1)]);
-    assert_eq!(sent[&Lane::of("u")], [(9, START + 1)]);
+    assert_eq!(sent[&Lane::of("s")], [(2, EVENT + 1), (3, EVENT + 2), (4, EVENT + 3), (8, EVENT + 4)]);
+    assert_eq!(sent[&Lane::of("t")], [(5, EVENT), (7, EVENT + 1)]);
+    assert_eq!(sent[&Lane::of("u")], [(9, EVENT + 1)]);
     let at_b = bench.claim("b", 9)[0];
-    assert_eq!((at_b.seq, at_b.at, at_b.attempts), (5, START, 1));
+    assert_eq!((at_b.seq, at_b.at, at_b.attempts), (5, EVENT, 1));
     bench.queue.finish(at_b, Finish::Delivered { confirmed_in: None }, None);
     bench.reopen(START + 40 * DAY);
     bench.tidy();
@@ -100,7 +100,7 @@ fn episode_2(n: u64) -> Episode {
     let text = if n == 4 { "4 ".repeat(2_100) } else { format!("question {n}") };
     Episode {
         messages: vec![Message::new("user", text), Message::new("assistant", format!("answer {n}"))],
-        occurred_at: Some(START - n),
+        occurred_at: Some(EVENT - n.cast_signed()),
         sha256: crate::episode::Digests { request: Some([1; 32]), response: None },
         original: Some(crate::episode::Original {
             target: "/run?a=b".into(),

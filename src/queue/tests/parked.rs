@@ -102,7 +102,7 @@ fn inv5_a_lane_that_waits_for_two_dead_letters_waits_for_both() {
         lane: Lane::of("s"),
         seq: 3,
         attempts: 1,
-        at: START,
+        at: EVENT,
         sent: Sent::No,
         lines: 0,
         exhausted: None,

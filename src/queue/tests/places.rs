@@ -117,13 +117,13 @@ fn event_times_of_a_lane_increase_even_when_the_clock_does_not() {
     bench.append("s", 1, &["a"]).unwrap();
     bench.append("s", 2, &["a"]).unwrap();
     let claim = bench.claim("a", 9)[0];
-    assert_eq!(claim.at, START);
+    assert_eq!(claim.at, EVENT);
     deliver(&bench, claim);
     let claim = bench.claim("a", 9)[0];
-    assert_eq!(claim.at, START + 1);
+    assert_eq!(claim.at, EVENT + 1);
     deliver(&bench, claim);
     bench.append("s", 3, &["a"]).unwrap();
-    assert_eq!(bench.claim("a", 9)[0].at, START + 2, "also when the lane has run empty");
+    assert_eq!(bench.claim("a", 9)[0].at, EVENT + 2, "also when the lane has run empty");
 }
 
 #[test]
@@ -134,15 +134,19 @@ fn the_time_that_an_exchange_names_is_the_events_unless_its_lane_is_further() {
         let episode = Episode { occurred_at, ..episode("s", n) };
         bench.append_new(&New::of(&episode, &lanes)).unwrap();
     };
-    append(1, Some(START - DAY));
-    append(2, Some(START - 2 * DAY));
-    append(3, None);
+    let yesterday = EVENT - DAY.cast_signed();
+    append(1, Some(-5));
+    append(2, Some(-9));
+    append(3, Some(yesterday));
+    append(4, Some(yesterday - 1));
+    append(5, Some(-1));
+    append(6, None);
     let mut times = Vec::new();
     while let [claim] = bench.claim("a", 9)[..] {
         times.push(claim.at);
         deliver(&bench, claim);
     }
-    assert_eq!(times, [START - DAY, START - DAY + 1, START]);
+    assert_eq!(times, [-5, -4, yesterday, yesterday + 1, yesterday + 2, EVENT]);
 }
 
 #[test]
@@ -173,7 +177,7 @@ fn an_attempt_that_reached_nobody_gives_its_event_time_up_to_whom_was_sent_befor
         bench.queue.finish(claim, Finish::Uncount, None);
         claim.at
     };
-    assert_eq!((probe(), probe()), (START, START), "an outage alone moves nothing");
+    assert_eq!((probe(), probe()), (EVENT, EVENT), "an outage alone moves nothing");
     bench.put("s", early, &["a"]);
     let first = bench.claim("a", 9)[0];
     deliver(&bench, first);
@@ -209,7 +213,7 @@ fn a_lanes_clock_outlives_the_receipts_as_long_as_the_lane_has_work() {
     bench.reopen(START + 2 * DAY);
     bench.tidy();
     assert_eq!(bench.queue.episode(Uuid::from_u128(1)).unwrap(), None, "its receipt has expired");
-    assert_eq!(bench.claim("a", 9)[0].at, START + 1);
+    assert_eq!(bench.claim("a", 9)[0].at, EVENT + 1);
 }
 
 #[test]
@@ -224,5 +228,5 @@ fn a_dead_letter_of_old_age_that_is_put_back_gets_its_attempts() {
     bench.queue.finish(claim, Finish::Dead { reason: "max_age" }, None);
     assert_eq!(now(bench.queue.ask(|r| Op::Redrive(vec![(sink, 1)], r)).unwrap()), Ok(1));
     let claim = now(bench.queue.claim(sink, request)).unwrap().claims[0];
-    assert_eq!((claim.exhausted, claim.attempts, claim.at), (None, 1, START));
+    assert_eq!((claim.exhausted, claim.attempts, claim.at), (None, 1, EVENT));
 }

@@ -67,10 +67,10 @@ fn inv5_what_a_sink_has_had_comes_again_in_its_order_and_with_its_time() {
     let ledger = bench.sink("a");
     assert_eq!((ledger.captured, ledger.delivered, ledger.pending, ledger.gap()), (6, 0, 6, 0));
     let claims = bench.claim("a", 9);
-    let times: Vec<u64> = claims.iter().map(|c| c.at).collect();
+    let times: Vec<i64> = claims.iter().map(|c| c.at).collect();
     assert_eq!(
         (times, claims[0].sent, claims[0].attempts),
-        (vec![START, START], Sent::No, 1),
+        (vec![EVENT, EVENT], Sent::No, 1),
         "the first of each lane, as it was"
     );
     for claim in claims {

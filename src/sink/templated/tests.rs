@@ -12,15 +12,15 @@ use crate::episode::{Episode, Message};
 use crate::queue::tests::episode as sample;
 
 /// What a service answers: status, further head lines, body. `None` breaks the connection off.
-type Script = Vec<Option<(u16, &'static str, String)>>;
+pub type Script = Vec<Option<(u16, &'static str, String)>>;
 
 #[allow(clippy::unnecessary_wraps)] // an element of a script
-fn answer(status: u16, body: &str) -> Option<(u16, &'static str, String)> {
+pub fn answer(status: u16, body: &str) -> Option<(u16, &'static str, String)> {
     Some((status, "", body.to_owned()))
 }
 
 /// A service that plays a script, one connection for each answer; ends with the requests that it got.
-async fn service(script: Script) -> (String, JoinHandle<Vec<String>>) {
+pub async fn service(script: Script) -> (String, JoinHandle<Vec<String>>) {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let url = format!("http://{}", listener.local_addr().unwrap());
     let played = tokio::spawn(async move {
@@ -44,6 +44,11 @@ async fn service(script: Script) -> (String, JoinHandle<Vec<String>>) {
         requests
     });
     (url, played)
+}
+
+/// The requests that a script got, once all of it was played.
+pub async fn all(played: JoinHandle<Vec<String>>) -> Vec<String> {
+    tokio::time::timeout(Duration::from_secs(60), played).await.expect("every act of the script is asked for").unwrap()
 }
 
 /// A sink of these keys, as the configuration reads them.
@@ -74,7 +79,7 @@ fn delivery() -> Delivery {
 const ID: &str = "00000000-0000-0000-0000-000000000007";
 const AT: &str = "2026-01-01T00:00:00.000Z";
 
-fn body(request: &str) -> serde_json::Value {
+pub fn body(request: &str) -> serde_json::Value {
     let body = request.split_once("\r\n\r\n").unwrap().1;
     serde_json::from_str(body).unwrap_or_else(|error| panic!("{error}: {body}"))
 }
@@ -83,7 +88,7 @@ fn body(request: &str) -> serde_json::Value {
 async fn deliver(script: Script, keys: &str) -> (String, Result<Receipt, SinkError>) {
     let (url, played) = service(script).await;
     let result = sink(&url, keys).deliver(&delivery()).await;
-    (played.await.unwrap().remove(0), result)
+    (all(played).await.remove(0), result)
 }
 
 #[tokio::test]
@@ -160,7 +165,7 @@ async fn what_is_repaired_is_followed_or_tried_again() {
     let (url, played) = service(vec![answer(409, "it rests"), answer(204, "")]).await;
     let error = sink(&url, keys).deliver(&delivery()).await.unwrap_err();
     assert_eq!((error.cause, error.message.as_str()), (Cause::Status(409), "answered 409 Conflict: it rests"));
-    assert!(played.await.unwrap()[1].starts_with(&format!("POST /retry/{ID} HTTP/1.1\r\n")));
+    assert!(all(played).await[1].starts_with(&format!("POST /retry/{ID} HTTP/1.1\r\n")));
     let (url, _) = service(vec![answer(409, ""), answer(200, "")]).await;
     let keys = format!("{keys}\nconfirm = {{ path = \"/\", present = \"answer.there\" }}");
     assert_eq!(sink(&url, &keys).deliver(&delivery()).await.unwrap(), Receipt::Accepted);
@@ -207,7 +212,7 @@ async fn inv7_an_accepted_episode_is_delivered_when_the_service_shows_it() {
     assert_eq!((error.cause, error.ambiguous), (Cause::Timeout, false), "a look changes nothing");
     assert_eq!(sink.look_up(&delivery).await.unwrap(), Presence::Failed("why: no credit".to_owned()));
     assert_eq!(sink.look_up(&delivery).await.unwrap(), Presence::Present);
-    assert!(played.await.unwrap()[1].starts_with("GET /track/t%2F1 HTTP/1.1\r\n"));
+    assert!(all(played).await[1].starts_with("GET /track/t%2F1 HTTP/1.1\r\n"));
 
     // What accepted it is not kept for longer, and is in no other process.
     assert_eq!(sink.look_up(&delivery).await.unwrap(), Presence::Unknown);
@@ -220,7 +225,7 @@ async fn an_answer_that_is_no_json_or_too_long_is_one_that_is_not_known() {
         let sink = sink(&url, TRACKED);
         assert_eq!(sink.deliver(&delivery()).await.unwrap(), Receipt::Accepted);
         assert_eq!(sink.look_up(&delivery()).await.unwrap(), Presence::Unknown);
-        played.await.unwrap();
+        all(played).await;
     }
 }
 

@@ -53,9 +53,9 @@ struct Run {
 /// Event times: those given, those of attempts that reached nobody, and the latest of each lane.
 #[derive(Default)]
 struct Times {
-    given: BTreeMap<(SinkId, N), u64>,
+    given: BTreeMap<(SinkId, N), i64>,
     uncounted: BTreeSet<(SinkId, N)>,
-    latest: BTreeMap<At, u64>,
+    latest: BTreeMap<At, i64>,
 }
 
 fn key(n: u8) -> Key {
@@ -356,7 +356,7 @@ impl Times {
         }
         let key = (claim.sink, n);
         let given = self.given.insert(key, claim.at);
-        let latest = self.latest.entry((claim.sink, session)).or_default();
+        let latest = self.latest.entry((claim.sink, session)).or_insert(i64::MIN);
         if given != Some(claim.at) {
             prop_assert!(given.is_none() || self.uncounted.contains(&key), "an event time changed");
             prop_assert!(claim.sent != Sent::No || *latest < claim.at, "event times go back");

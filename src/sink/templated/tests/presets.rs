@@ -64,7 +64,7 @@ async fn inv7_lightrag_is_followed_by_its_track_until_it_has_processed_the_text(
     ] {
         assert_eq!(sink.look_up(&delivery).await.unwrap(), expected);
     }
-    let requests = played.await.unwrap();
+    let requests = all(played).await;
     assert!(requests[0].starts_with("POST /documents/text HTTP/1.1\r\n"), "{}", requests[0]);
     let text = format!("{AT}, s:1\nuser: say \"hi\" <b>\ndeveloper: hello\n{{{{ id }}}}");
     assert_eq!(body(&requests[0]), json!({ "text": text, "file_source": format!("offramp-{ID}") }));
@@ -94,7 +94,7 @@ async fn inv4_lightrag_is_asked_for_its_newest_documents_where_the_track_is_not_
     assert_eq!(sink.deliver(&delivery).await.unwrap(), Receipt::Accepted);
     assert_eq!(sink.look_up(&delivery).await.unwrap(), Presence::Present);
     assert_eq!(sink.deliver(&delivery).await.unwrap(), Receipt::Delivered, "older than the newest 200, it is there all the same");
-    let requests = played.await.unwrap();
+    let requests = all(played).await;
     for n in [0, 5] {
         assert!(requests[n].starts_with("POST /documents/paginated HTTP/1.1\r\n"), "{}", requests[n]);
         assert_eq!(body(&requests[n])["page_size"], 200);
@@ -108,7 +108,7 @@ async fn lightrag_is_asked_to_try_again_what_it_failed_on() {
     assert_eq!(sink.deliver(&delivery()).await.unwrap(), Receipt::Accepted);
     let error = sink.deliver(&delivery()).await.unwrap_err();
     assert_eq!(error.message, "answered 503 Service Unavailable: fenced");
-    assert!(played.await.unwrap()[1].starts_with("POST /documents/reprocess_failed HTTP/1.1\r\n"));
+    assert!(all(played).await[1].starts_with("POST /documents/reprocess_failed HTTP/1.1\r\n"));
 }
 
 #[tokio::test]
@@ -135,7 +135,7 @@ async fn inv4_mem0_is_searched_for_what_is_in_doubt() {
     for expected in [Presence::Absent, Presence::Absent, Presence::Present] {
         assert_eq!(sink.look_up(&delivery).await.unwrap(), expected);
     }
-    let requests = played.await.unwrap();
+    let requests = all(played).await;
     assert!(requests[0].starts_with("POST /memories HTTP/1.1\r\n"), "{}", requests[0]);
     let messages =
         json!([{ "role": "user", "content": "say \"hi\" <b>" }, { "role": "developer", "content": "hello\n{{ id }}" }]);
@@ -156,7 +156,7 @@ async fn inv4_zep_gets_the_same_key_with_each_attempt_and_shows_the_message() {
     assert_eq!(sink.deliver(&delivery).await.unwrap(), Receipt::Accepted);
     assert_eq!(sink.look_up(&delivery).await.unwrap(), Presence::Absent);
     assert_eq!(sink.look_up(&delivery).await.unwrap(), Presence::Present);
-    let requests = played.await.unwrap();
+    let requests = all(played).await;
     for request in &requests[..3] {
         assert!(request.starts_with("POST /api/v4/threads/s%3A1/messages HTTP/1.1\r\n"), "{request}");
         assert!(request.contains(&format!("idempotency-key: {ID}\r\n")), "{request}");
@@ -204,7 +204,7 @@ async fn inv4_letta_is_searched_for_what_is_in_doubt() {
     for expected in [Presence::Absent, Presence::Absent, Presence::Present] {
         assert_eq!(sink.look_up(&delivery).await.unwrap(), expected);
     }
-    let requests = played.await.unwrap();
+    let requests = all(played).await;
     assert!(requests[0].starts_with("POST /v1/agents/agent-1/archival-memory HTTP/1.1\r\n"), "{}", requests[0]);
     let text = "user: say \"hi\" <b>\ndeveloper: hello\n{{ id }}";
     assert_eq!(body(&requests[0]), json!({ "text": text, "tags": ["offramp", ID], "created_at": AT }));

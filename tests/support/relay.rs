@@ -1,9 +1,9 @@
-//! What stands between a sink and its database in a test: passes everything on, unless it was told to be a bad line.
+//! What stands between a sink and its backend in a test: passes everything on, unless it was told to be a bad line.
 
 use std::net::SocketAddr;
 use std::path::Path;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex};
 
 use rustls::ServerConfig;
 use rustls::pki_types::pem::PemObject;
@@ -25,16 +25,13 @@ pub struct Relay {
 /// What it does wrong.
 #[derive(Default)]
 struct Faults {
-    /// No answer to a statement with this text in it.
-    swallow: AtomicBool,
+    /// No answer to a request with this text in it.
+    swallow: Mutex<Option<&'static [u8]>>,
     /// Offers the server version 4.4 of Bolt alone.
     old: AtomicBool,
     /// Ends all lines.
     cut: Notify,
 }
-
-/// What only statements that write episodes have in them.
-const WRITES: &[u8] = b"HAS_EPISODE";
 
 impl Relay {
     /// A line to `server`, with TLS if a certificate and a key (`NAME.pem`, `NAME.key`) are given.
@@ -64,9 +61,9 @@ impl Relay {
         Self { address, faults, accepting }
     }
 
-    /// From now on (or no longer) nobody hears what becomes of an episode.
-    pub fn swallow(&self, on: bool) {
-        self.faults.swallow.store(on, Ordering::Relaxed);
+    /// From now on nobody hears what becomes of requests with this text in them; with none, of all again.
+    pub fn swallow(&self, text: Option<&'static [u8]>) {
+        *self.faults.swallow.lock().unwrap() = text;
     }
 
     /// The server seems to be an old one.
@@ -106,7 +103,8 @@ async fn pass(client: impl AsyncRead + AsyncWrite, server: TcpStream, faults: Ar
             if std::mem::take(&mut first) && faults.old.load(Ordering::Relaxed) {
                 said[4..20].copy_from_slice(&[0, 0, 4, 4, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0]);
             }
-            if faults.swallow.load(Ordering::Relaxed) && said.windows(WRITES.len()).any(|text| text == WRITES) {
+            let swallowed = *faults.swallow.lock().unwrap();
+            if swallowed.is_some_and(|swallowed| said.windows(swallowed.len()).any(|text| text == swallowed)) {
                 deaf.store(true, Ordering::Relaxed);
             }
             if to_server.write_all(said).await.is_err() {
