@@ -88,6 +88,9 @@ struct Inner {
     writer: Mutex<WriterSide>,
     /// In milliseconds.
     commit_wait: AtomicU64,
+    /// How long (ms) the answer to a claim takes.
+    #[cfg(test)]
+    claims_take: AtomicU64,
     /// Held as long as the queue is open.
     _lock: Option<File>,
 }
@@ -157,7 +160,14 @@ impl Queue {
         })?;
         let writer = Mutex::new(WriterSide::Thread(Some((thread, end))));
         Ok(Self {
-            inner: Arc::new(Inner { shared, writer, commit_wait: AtomicU64::new(clock::as_ms(commit_wait)), _lock: lock }),
+            inner: Arc::new(Inner {
+                shared,
+                writer,
+                commit_wait: AtomicU64::new(clock::as_ms(commit_wait)),
+                #[cfg(test)]
+                claims_take: AtomicU64::new(0),
+                _lock: lock,
+            }),
         })
     }
 
@@ -175,7 +185,13 @@ impl Queue {
         let shared = writer.shared.clone();
         let writer = Mutex::new(WriterSide::Inline(Box::new(writer)));
         Ok(Self {
-            inner: Arc::new(Inner { shared, writer, commit_wait: AtomicU64::new(clock::as_ms(config.commit_wait)), _lock: None }),
+            inner: Arc::new(Inner {
+                shared,
+                writer,
+                commit_wait: AtomicU64::new(clock::as_ms(config.commit_wait)),
+                claims_take: AtomicU64::new(0),
+                _lock: None,
+            }),
         })
     }
 
@@ -316,7 +332,19 @@ fn prepare(
 impl Queue {
     /// Claims lanes that are due. Their attempts are on disk when the answer comes.
     pub async fn claim(&self, sink: SinkId, request: ClaimRequest) -> Result<Claims, AppendError> {
-        self.ask(|reply| Op::Claim(sink, request, reply))?.await
+        let claims = self.ask(|reply| Op::Claim(sink, request, reply))?.await;
+        #[cfg(test)]
+        match self.inner.claims_take.load(Ordering::Relaxed) {
+            0 => {}
+            takes => tokio::time::sleep(Duration::from_millis(takes)).await,
+        }
+        claims
+    }
+
+    /// Has the answer to each claim take so long (ms), once it is on disk.
+    #[cfg(test)]
+    pub(crate) fn claims_take(&self, takes: u64) {
+        self.inner.claims_take.store(takes, Ordering::Relaxed);
     }
 
     /// Counts one more attempt of a claimed episode, on disk when the answer comes: how many that makes; none if it is gone.

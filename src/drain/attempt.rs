@@ -314,8 +314,7 @@ pub async fn record(runner: &Runner, config: &config::Sink, made: Made, ending: 
         Ending::Exhausted { reason } | Ending::Unreadable { reason } => ("dead", Finish::Dead { reason }, None),
         Ending::Unread => {
             // No attempt was made; the claim has counted one, unless none was left.
-            let counted = claim.sent == Sent::No && claim.exhausted.is_none();
-            let finish = if counted { Finish::Uncount } else { Finish::Hold { sent: claim.sent } };
+            let finish = if claim.counts() { Finish::Uncount } else { Finish::Hold { sent: claim.sent } };
             runner.queue.finish(claim, finish, None);
             return false;
         }

@@ -111,6 +111,11 @@ impl Limits {
         self.rate.iter_mut().chain(self.adaptive.as_mut().and_then(Adaptive::pace))
     }
 
+    /// Whether nothing needs a token.
+    pub fn is_free(&mut self) -> bool {
+        self.buckets().next().is_none()
+    }
+
     /// Takes as many tokens as there are, at most `max`.
     pub fn take(&mut self, max: usize, now: Instant) -> usize {
         if let Some(adaptive) = &mut self.adaptive {

@@ -1,5 +1,6 @@
 //! The drain against a graph that misbehaves, under tokio's paused clock: hours pass in milliseconds.
 
+mod ahead;
 mod batch;
 mod confirm;
 mod gate;
