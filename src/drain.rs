@@ -12,6 +12,7 @@ mod batch;
 mod limit;
 mod pause;
 mod progress;
+mod read;
 mod reload;
 mod runner;
 mod scheduler;

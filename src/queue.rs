@@ -42,6 +42,7 @@ pub mod verify;
 
 use std::fs::File;
 use std::future::Future;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, mpsc};
 use std::thread::JoinHandle;
@@ -378,15 +379,19 @@ impl Queue {
         }
     }
 
-    /// The episode of a claim, as [`read`](Self::read) has it, read off the async threads. A bug that panics is an episode that can't be read.
-    pub async fn fetch(&self, seq: Seq) -> Result<Option<Episode>, ReadError> {
+    /// The episodes of claims, as [`read`](Self::read) has each, read off the async threads, one after the other. A bug that panics is an
+    /// episode that can't be read.
+    pub async fn fetch(&self, places: Vec<Seq>) -> Result<Vec<Result<Option<Episode>, ReadError>>, ReadError> {
+        let queue = self.clone();
+        let read = move || {
+            let panicked = |_| Err(ReadError::Unreadable("reading it panicked".to_owned()));
+            places.iter().map(|seq| catch_unwind(AssertUnwindSafe(|| queue.read(*seq))).unwrap_or_else(panicked)).collect()
+        };
         #[cfg(test)]
         if let WriterSide::Inline(_) = &*self.writer() {
-            return self.read(seq); // a simulation's time must not depend on a thread
+            return Ok(read()); // a simulation's time must not depend on a thread
         }
-        let queue = self.clone();
-        let read = tokio::task::spawn_blocking(move || queue.read(seq)).await;
-        read.unwrap_or_else(|panic| Err(ReadError::Unreadable(panic.to_string())))
+        tokio::task::spawn_blocking(read).await.map_err(|e| ReadError::Store(e.to_string()))
     }
 
     /// The episode of a claim; none if it is gone. Reads the disk: call it off the async threads.

@@ -14,6 +14,7 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
+use super::read::Read;
 use crate::queue::Claim;
 
 /// How long a claim may wait for its worker.
@@ -31,20 +32,20 @@ const LATEST: f64 = 0.1;
 /// Of one lane, for one call, that is not begun.
 pub struct Call {
     pub claims: Vec<Claim>,
-    /// It may have a token.
-    paid: bool,
+    /// What was read of the first episode.
+    pub head: Read,
     since: Instant,
 }
 
 impl Call {
-    /// What was claimed now; `paid`: with a token.
-    pub fn new(claims: &[Claim], paid: bool) -> Self {
-        Self { claims: claims.to_vec(), paid, since: Instant::now() }
+    /// What was claimed now.
+    pub fn new(claims: Vec<Claim>, head: Read) -> Self {
+        Self { claims, head, since: Instant::now() }
     }
 
-    /// Whether it keeps a token: a look-up, or an end, needs none.
-    pub fn is_paid(&self) -> bool {
-        self.paid && self.claims[0].counts()
+    /// Whether it needs a token: a look-up, or an end, does not.
+    pub fn sends(&self) -> bool {
+        self.claims[0].counts()
     }
 }
 
@@ -66,7 +67,7 @@ impl Ahead {
         self.calls.is_empty()
     }
 
-    pub fn put(&mut self, calls: Vec<Call>) {
+    pub fn put(&mut self, calls: impl Iterator<Item = Call>) {
         self.calls.extend(calls);
     }
 
@@ -74,11 +75,9 @@ impl Ahead {
         self.calls.pop_front()
     }
 
-    /// Takes those that would send without a token.
-    pub fn take_unpaid(&mut self) -> Vec<Call> {
-        let (kept, unpaid) = self.calls.drain(..).partition(|call| call.is_paid() || !call.claims[0].counts());
-        self.calls = kept;
-        Vec::from(unpaid)
+    /// Takes the first one, if that is so.
+    pub fn take_if(&mut self, is: impl FnOnce(&Call) -> bool) -> Option<Call> {
+        if self.calls.front().is_some_and(is) { self.calls.pop_front() } else { None }
     }
 
     /// When the first of them will have waited for too long.

@@ -18,10 +18,11 @@ use super::ahead::{Ahead, Call};
 use super::attempt::Purpose;
 use super::batch;
 use super::limit::Limits;
+use super::read::{self, Read};
 use super::runner::{Course, Runner, Setup};
 use crate::clock::as_ms;
 use crate::config;
-use crate::queue::{AppendError, Claim, ClaimRequest, Claims, Finish, Sent, SinkSettings};
+use crate::queue::{AppendError, Claim, ClaimRequest, Claims, Finish, Queue, Sent, SinkId, SinkSettings};
 
 /// How long attempts in flight may go on after the stop.
 const GRACE: Duration = Duration::from_secs(3);
@@ -62,7 +63,23 @@ struct Asked {
     request: ClaimRequest,
     config: Arc<config::Sink>,
     began: Instant,
-    answer: Pin<Box<dyn Future<Output = Result<Claims, AppendError>> + Send>>,
+    answer: Pin<Box<dyn Future<Output = Answer> + Send>>,
+}
+
+/// What a claim came to.
+type Answer = Result<Claimed, AppendError>;
+
+struct Claimed {
+    /// Of one lane each, with what was read of the first episode.
+    calls: Vec<(Vec<Claim>, Read)>,
+    next_due: Option<u64>,
+}
+
+async fn claim(queue: Queue, sink: SinkId, request: ClaimRequest) -> Answer {
+    let Claims { claims, next_due } = queue.claim(sink, request).await?;
+    let calls: Vec<_> = claims.chunk_by(|a, b| a.lane == b.lane).map(<[Claim]>::to_vec).collect();
+    let heads = read::at(&queue, &calls.iter().map(|claims| claims[0].seq).collect::<Vec<_>>()).await;
+    Ok(Claimed { calls: calls.into_iter().zip(heads).collect(), next_due })
 }
 
 /// Drains one sink until `stop`. Attempts in flight then get a moment; what is not finished by then is looked up after the next start. A
@@ -118,11 +135,11 @@ async fn sleep_until(at: Option<Instant>) {
 }
 
 /// What came of the claim under way, once there is one. Cancel safe.
-async fn answer(asked: &mut Option<Asked>) -> (Asked, Result<Claims, AppendError>) {
+async fn answer(asked: &mut Option<Asked>) -> (Asked, Answer) {
     poll_fn(|cx| {
         let Some(claim) = asked else { return Poll::Pending };
-        let claims = ready!(claim.answer.as_mut().poll(cx));
-        asked.take().map_or(Poll::Pending, |asked| Poll::Ready((asked, claims)))
+        let answer = ready!(claim.answer.as_mut().poll(cx));
+        asked.take().map_or(Poll::Pending, |asked| Poll::Ready((asked, answer)))
     })
     .await
 }
@@ -198,17 +215,23 @@ impl Scheduler {
 
     /// Begins what is claimed, and claims more.
     fn go_on(&mut self) -> Option<Instant> {
-        if !self.runner.limits(|limits, _| limits.is_free()) {
-            // There is a limit since then.
-            self.ahead.take_unpaid().into_iter().for_each(|call| self.undo(call));
-        }
         while self.free() > 0
-            && let Some(call) = self.ahead.take()
+            && let Some(call) = self.next()
         {
-            self.spawn(call.claims, Purpose::Deliver);
+            self.spawn(call, Purpose::Deliver);
         }
-        let wake = self.ask(self.free(), self.wanted_ahead(), self.batch(), Purpose::Deliver);
+        let wake = if self.free() == 0 || self.ahead.is_empty() {
+            self.ask(self.free(), self.wanted_ahead(), self.batch(), Purpose::Deliver)
+        } else {
+            Some(self.runner.limits(Limits::next)) // what is claimed waits for a token
+        };
         [wake, self.ahead.stale()].into_iter().flatten().min()
+    }
+
+    /// What is claimed and may begin now.
+    fn next(&mut self) -> Option<Call> {
+        let Self { ahead, runner, .. } = self;
+        ahead.take_if(|call| !call.sends() || runner.limits(Limits::take))
     }
 
     /// A stalled sink: look up what is unconfirmed; if nothing has appeared, send one, the oldest, and see.
@@ -216,8 +239,9 @@ impl Scheduler {
         self.settle().await;
         self.runner.looks();
         let request = ClaimRequest { in_doubt: true, ..self.request(self.config.workers, 0, 1) };
-        let claims = self.runner.queue.claim(self.runner.id, request).await.ok()?.claims;
-        let mut looks: Vec<_> = claims.into_iter().map(|claim| self.spawn(vec![claim], Purpose::Look)).collect();
+        let calls = claim(self.runner.queue.clone(), self.runner.id, request).await.ok()?.calls;
+        let mut looks: Vec<_> =
+            calls.into_iter().map(|(claims, head)| self.spawn(Call::new(claims, head), Purpose::Look)).collect();
         while !looks.is_empty() {
             let Some(ended) = self.tasks.join_next_with_id().await else { break };
             let id = self.ended(ended);
@@ -249,14 +273,13 @@ impl Scheduler {
         if !self.news {
             return self.due;
         }
-        // In advance: a claim counts the attempt on disk. A call takes a token, however many episodes are in it.
-        let tokens = if free > 0 { self.runner.limits(|limits, now| limits.take(free, now)) } else { 0 };
-        if tokens + ahead == 0 {
+        // A claim counts the attempt on disk. A call takes a token, however many episodes are in it.
+        let free = if free > 0 { self.runner.limits(|limits, now| limits.allowed(free, now)) } else { 0 };
+        if free + ahead == 0 {
             return Some(self.runner.limits(Limits::next));
         }
-        let request = self.request(tokens, ahead, batch);
-        let (queue, sink) = (self.runner.queue.clone(), self.runner.id);
-        let answer = Box::pin(async move { queue.claim(sink, request).await });
+        let request = self.request(free, ahead, batch);
+        let answer = Box::pin(claim(self.runner.queue.clone(), self.runner.id, request));
         self.asked = Some(Asked { purpose, request, config: self.config.clone(), began: Instant::now(), answer });
         (self.news, self.due) = (false, None);
         None
@@ -277,22 +300,17 @@ impl Scheduler {
     }
 
     /// What a claim came to.
-    fn answered(&mut self, (asked, answer): (Asked, Result<Claims, AppendError>)) {
+    fn answered(&mut self, (asked, answer): (Asked, Answer)) {
         let Asked { purpose, request, config, began, .. } = asked;
-        let Ok(Claims { claims, next_due }) = answer else {
-            self.runner.limits(|limits, _| limits.give_back(request.max));
+        let Ok(Claimed { calls, next_due }) = answer else {
             self.due = Some(Instant::now() + QUEUE_PAUSE);
             return;
         };
         self.ahead.claim_took(began.elapsed());
-        let calls = claims.chunk_by(|a, b| a.lane == b.lane).enumerate();
-        let calls: Vec<_> = calls.map(|(n, claims)| Call::new(claims, n < request.max)).collect();
-        let paid = calls.iter().filter(|call| call.is_paid()).count();
-        self.runner.limits(|limits, _| limits.give_back(request.max - paid));
         self.news |= calls.len() == request.max + request.ahead;
         let now = self.runner.queue.now();
         self.due = next_due.map(|due| Instant::now() + Duration::from_millis(due.saturating_sub(now)));
-        self.ahead.put(calls);
+        self.ahead.put(calls.into_iter().map(|(claims, head)| Call::new(claims, head)));
         if !Arc::ptr_eq(&config, &self.runner.config()) {
             self.give_back();
         } else if purpose == Purpose::Revive || purpose == Purpose::Probe && self.runner.course() == Course::Probe {
@@ -302,8 +320,8 @@ impl Scheduler {
 
     /// Sends one to see how the sink is.
     fn try_one(&mut self, purpose: Purpose) {
-        let Some(call) = self.ahead.take() else { return };
-        let task = self.spawn(call.claims, purpose);
+        let Some(call) = self.next() else { return };
+        let task = self.spawn(call, purpose);
         if purpose == Purpose::Probe {
             self.probe = Some(task);
             self.runner.probes();
@@ -327,15 +345,15 @@ impl Scheduler {
 
     /// As if it had never been claimed.
     fn undo(&self, call: Call) {
-        self.runner.limits(|limits, _| limits.give_back(usize::from(call.is_paid())));
         for claim in call.claims {
             let finish = if claim.counts() { Finish::Uncount } else { Finish::Hold { sent: claim.sent } };
             self.runner.queue.finish(claim, finish, None);
         }
     }
 
-    fn spawn(&mut self, claims: Vec<Claim>, purpose: Purpose) -> Id {
-        let task = self.tasks.spawn(batch::run(self.runner.clone(), claims.clone(), purpose)).id();
+    fn spawn(&mut self, call: Call, purpose: Purpose) -> Id {
+        let Call { claims, head, .. } = call;
+        let task = self.tasks.spawn(batch::run(self.runner.clone(), claims.clone(), head, purpose)).id();
         self.begun.push(Begun { task, claims, at: Instant::now() });
         self.busy();
         task

@@ -219,12 +219,13 @@ impl Bench {
     }
 
     /// kill -9, and another start.
-    fn crash(self) -> Self {
+    async fn crash(self) -> Self {
         let now = self.queue.now();
         for task in self.drain.tasks.lock().unwrap().drain(..) {
             task.abort();
         }
         drop(self.drain);
+        tokio::task::yield_now().await; // what is aborted is dropped, and writes nothing more
         self.store.crash();
         Self::on(self.store, self.config, &self.graph, now)
     }

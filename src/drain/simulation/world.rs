@@ -32,7 +32,7 @@ pub struct World {
     store: Arc<Model>,
     drain: Drain,
     /// How long (ms) a claim takes.
-    claims_take: u64,
+    pub claims_take: u64,
     rng: fastrand::Rng,
 }
 

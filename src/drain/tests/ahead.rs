@@ -202,7 +202,7 @@ async fn inv4_inv6_what_was_claimed_in_advance_when_the_process_died_is_looked_u
     let mut bench = Bench::quick(sink_config(WORKERS), &graph, 40, 2_000).await;
     for _ in 0..5 {
         bench.until_some_are_ahead().await;
-        bench = bench.crash();
+        bench = bench.crash().await;
         bench.queue.claims_take(CLAIM);
     }
     bench.until_empty().await;
