@@ -1,16 +1,18 @@
 //! The drain: takes episodes from the queue to their sinks, in order per lane, as fast as each sink can and no faster.
 //!
-//! Each sink has a scheduler of its own, so none waits for another. `scheduler` claims, `attempt` is what becomes of a claim, `runner` what
+//! Each sink has a scheduler of its own, so none waits for another. `scheduler` claims (some in advance: `ahead`), `attempt` is what becomes of a claim, `runner` what
 //! the two of them and the operators share: whether anything may begin (a pause, a stall, the breaker, a wish of the sink), and how much
 //! (`limit`, `adaptive`).
 
 mod adaptive;
+mod ahead;
 mod attempt;
 mod backoff;
 mod batch;
 mod limit;
 mod pause;
 mod progress;
+mod read;
 mod reload;
 mod runner;
 mod scheduler;

@@ -42,6 +42,7 @@ pub mod verify;
 
 use std::fs::File;
 use std::future::Future;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, mpsc};
 use std::thread::JoinHandle;
@@ -88,6 +89,9 @@ struct Inner {
     writer: Mutex<WriterSide>,
     /// In milliseconds.
     commit_wait: AtomicU64,
+    /// How long (ms) the answer to a claim takes.
+    #[cfg(test)]
+    claims_take: AtomicU64,
     /// Held as long as the queue is open.
     _lock: Option<File>,
 }
@@ -157,7 +161,14 @@ impl Queue {
         })?;
         let writer = Mutex::new(WriterSide::Thread(Some((thread, end))));
         Ok(Self {
-            inner: Arc::new(Inner { shared, writer, commit_wait: AtomicU64::new(clock::as_ms(commit_wait)), _lock: lock }),
+            inner: Arc::new(Inner {
+                shared,
+                writer,
+                commit_wait: AtomicU64::new(clock::as_ms(commit_wait)),
+                #[cfg(test)]
+                claims_take: AtomicU64::new(0),
+                _lock: lock,
+            }),
         })
     }
 
@@ -175,7 +186,13 @@ impl Queue {
         let shared = writer.shared.clone();
         let writer = Mutex::new(WriterSide::Inline(Box::new(writer)));
         Ok(Self {
-            inner: Arc::new(Inner { shared, writer, commit_wait: AtomicU64::new(clock::as_ms(config.commit_wait)), _lock: None }),
+            inner: Arc::new(Inner {
+                shared,
+                writer,
+                commit_wait: AtomicU64::new(clock::as_ms(config.commit_wait)),
+                claims_take: AtomicU64::new(0),
+                _lock: None,
+            }),
         })
     }
 
@@ -316,7 +333,19 @@ fn prepare(
 impl Queue {
     /// Claims lanes that are due. Their attempts are on disk when the answer comes.
     pub async fn claim(&self, sink: SinkId, request: ClaimRequest) -> Result<Claims, AppendError> {
-        self.ask(|reply| Op::Claim(sink, request, reply))?.await
+        let claims = self.ask(|reply| Op::Claim(sink, request, reply))?.await;
+        #[cfg(test)]
+        match self.inner.claims_take.load(Ordering::Relaxed) {
+            0 => {}
+            takes => tokio::time::sleep(Duration::from_millis(takes)).await,
+        }
+        claims
+    }
+
+    /// Has the answer to each claim take so long (ms), once it is on disk.
+    #[cfg(test)]
+    pub(crate) fn claims_take(&self, takes: u64) {
+        self.inner.claims_take.store(takes, Ordering::Relaxed);
     }
 
     /// Counts one more attempt of a claimed episode, on disk when the answer comes: how many that makes; none if it is gone.
@@ -350,15 +379,19 @@ impl Queue {
         }
     }
 
-    /// The episode of a claim, as [`read`](Self::read) has it, read off the async threads. A bug that panics is an episode that can't be read.
-    pub async fn fetch(&self, seq: Seq) -> Result<Option<Episode>, ReadError> {
+    /// The episodes of claims, as [`read`](Self::read) has each, read off the async threads, one after the other. A bug that panics is an
+    /// episode that can't be read.
+    pub async fn fetch(&self, places: Vec<Seq>) -> Result<Vec<Result<Option<Episode>, ReadError>>, ReadError> {
+        let queue = self.clone();
+        let read = move || {
+            let panicked = |_| Err(ReadError::Unreadable("reading it panicked".to_owned()));
+            places.iter().map(|seq| catch_unwind(AssertUnwindSafe(|| queue.read(*seq))).unwrap_or_else(panicked)).collect()
+        };
         #[cfg(test)]
         if let WriterSide::Inline(_) = &*self.writer() {
-            return self.read(seq); // a simulation's time must not depend on a thread
+            return Ok(read()); // a simulation's time must not depend on a thread
         }
-        let queue = self.clone();
-        let read = tokio::task::spawn_blocking(move || queue.read(seq)).await;
-        read.unwrap_or_else(|panic| Err(ReadError::Unreadable(panic.to_string())))
+        tokio::task::spawn_blocking(read).await.map_err(|e| ReadError::Store(e.to_string()))
     }
 
     /// The episode of a claim; none if it is gone. Reads the disk: call it off the async threads.

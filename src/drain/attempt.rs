@@ -15,6 +15,7 @@ use tokio::time::Instant;
 
 use super::backoff;
 use super::progress::{Case, Verdict};
+use super::read::Read;
 use super::runner::{Runner, Setup};
 use crate::clock::{self, as_ms};
 use crate::config;
@@ -23,9 +24,6 @@ use crate::sink::{Cause, Delivery, Follow, Presence, Receipt, SinkError};
 
 /// Look-ups that may fail in a row before the attempt is given up for now.
 const FAILED_LOOKS: u32 = 3;
-
-/// How long the disk may take to hand out a record.
-pub const READ: Duration = Duration::from_secs(5);
 
 /// How long the queue may take to write something down: longer than it waits for the disk itself.
 pub const WRITE: Duration = Duration::from_secs(60);
@@ -103,13 +101,10 @@ pub struct Work {
     trial: Option<OwnedSemaphorePermit>,
 }
 
-/// Makes the attempt that `claim` is for, and finishes the claim.
-pub async fn run(runner: Arc<Runner>, claim: Claim, purpose: Purpose) {
+/// Makes the attempt that `claim` is for, with what was read of its episode, and finishes the claim.
+pub async fn run(runner: Arc<Runner>, claim: Claim, read: Read, purpose: Purpose) {
     let began = Instant::now();
     let setup = runner.setup();
-    // A disk that does not answer must not cost a worker.
-    let read = tokio::time::timeout(READ, runner.queue.fetch(claim.seq)).await;
-    let read = read.unwrap_or_else(|late| Err(ReadError::Store(late.to_string())));
     let captured_at = read.as_ref().ok().and_then(|read| Some(read.as_ref()?.captured_at));
     let (ending, attempts) = match read {
         Err(ReadError::Store(_)) => {
@@ -314,8 +309,7 @@ pub async fn record(runner: &Runner, config: &config::Sink, made: Made, ending: 
         Ending::Exhausted { reason } | Ending::Unreadable { reason } => ("dead", Finish::Dead { reason }, None),
         Ending::Unread => {
             // No attempt was made; the claim has counted one, unless none was left.
-            let counted = claim.sent == Sent::No && claim.exhausted.is_none();
-            let finish = if counted { Finish::Uncount } else { Finish::Hold { sent: claim.sent } };
+            let finish = if claim.counts() { Finish::Uncount } else { Finish::Hold { sent: claim.sent } };
             runner.queue.finish(claim, finish, None);
             return false;
         }

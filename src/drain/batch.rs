@@ -9,7 +9,8 @@ use std::sync::Arc;
 
 use tokio::time::Instant;
 
-use super::attempt::{self, Ending, MARGIN, Made, Purpose, READ, Work};
+use super::attempt::{self, Ending, MARGIN, Made, Purpose, Work};
+use super::read::{self, Read};
 use super::runner::{Runner, Setup};
 use crate::config;
 use crate::episode::Episode;
@@ -19,37 +20,41 @@ use crate::sink::{BatchError, Cause, Delivery, Receipt, SinkError};
 /// What the episodes of one call may say together (bytes); one that says more goes alone.
 const LARGEST: usize = 1 << 20;
 
-/// Makes the attempt that these claims, of one lane and in its order, are for; finishes them all.
-pub async fn run(runner: Arc<Runner>, mut claims: Vec<Claim>, purpose: Purpose) {
+/// Makes the attempt that these claims, of one lane and in its order, are for; finishes them all. `head` is what was read of the first.
+pub async fn run(runner: Arc<Runner>, mut claims: Vec<Claim>, head: Read, purpose: Purpose) {
     let began = Instant::now();
-    let episodes = if claims.len() > 1 { read(&runner, &claims).await } else { Vec::new() };
+    let behind = match (&head, claims.as_slice()) {
+        (Ok(Some(head)), [_, behind @ ..]) if !behind.is_empty() => read(&runner, head, behind).await,
+        _ => Vec::new(),
+    };
     // Those for which there is no room, or of which one before them can't be read, have their turn after that.
-    for behind in claims.drain(episodes.len().max(1)..) {
+    for behind in claims.drain(1 + behind.len()..) {
         runner.queue.finish(behind, Finish::Uncount, None);
     }
-    match claims.as_slice() {
-        [alone] => attempt::run(runner, *alone, purpose).await,
-        together => {
+    match (claims.as_slice(), head) {
+        (together @ [_, _, ..], Ok(Some(head))) => {
             let deliver = |(claim, episode): (&Claim, Episode)| Delivery { episode: Arc::new(episode), at: claim.at };
-            let deliveries: Vec<_> = together.iter().zip(episodes).map(deliver).collect();
+            let deliveries: Vec<_> = together.iter().zip(std::iter::once(head).chain(behind)).map(deliver).collect();
             send(&runner, together, deliveries, purpose, began).await;
         }
+        (_, head) => attempt::run(runner, claims[0], head, purpose).await,
     }
 }
 
-/// The first of the episodes, up to one that can't be read, and to the size of a call.
-async fn read(runner: &Runner, claims: &[Claim]) -> Vec<Episode> {
+/// Those behind the first that go with it: up to one that can't be read, and to the size of a call.
+async fn read(runner: &Runner, head: &Episode, behind: &[Claim]) -> Vec<Episode> {
     let queue = runner.queue.clone();
-    let places: Vec<_> = claims.iter().map(|claim| claim.seq).collect();
+    let places: Vec<_> = behind.iter().map(|claim| claim.seq).collect();
+    let said = |episode: &Episode| episode.messages.iter().map(|message| message.content.len()).sum::<usize>();
+    let mut size = said(head);
     let read = tokio::task::spawn_blocking(move || {
-        let mut size = 0;
         let fits = |episode: &Episode| {
-            size += episode.messages.iter().map(|message| message.content.len()).sum::<usize>();
+            size += said(episode);
             size <= LARGEST
         };
         places.into_iter().map_while(|seq| queue.read(seq).ok().flatten()).take_while(fits).collect()
     });
-    tokio::time::timeout(READ, read).await.ok().and_then(Result::ok).unwrap_or_default()
+    tokio::time::timeout(read::LIMIT, read).await.ok().and_then(Result::ok).unwrap_or_default()
 }
 
 async fn send(runner: &Arc<Runner>, claims: &[Claim], deliveries: Vec<Delivery>, purpose: Purpose, began: Instant) {

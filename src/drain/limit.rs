@@ -1,8 +1,8 @@
 //! How much may begin: `rate`, and below it what [`Adaptive`] has found out.
 //!
-//! Each sending takes a token before its count is on disk; looking up takes none. The scheduler takes what there is and claims no more
-//! lanes than that. An attempt that has to send again takes its own token in advance, if there is none, and waits for it: so the scheduler,
-//! which always wants more, can't be quicker than it for ever.
+//! Each sending takes a token when it begins; looking up takes none. The scheduler claims no more lanes than there are tokens, for a claim
+//! counts an attempt on disk. An attempt that has to send again takes its own token in advance, if there is none, and waits for it: so the
+//! scheduler, which always wants more, can't be quicker than it for ever.
 
 use std::time::Duration;
 
@@ -59,9 +59,9 @@ impl Bucket {
         max.min(there as usize)
     }
 
-    /// Takes so many, or puts them back.
-    fn spend(&mut self, tokens: f64) {
-        self.tokens -= tokens;
+    /// Takes one.
+    fn spend(&mut self) {
+        self.tokens -= 1.0;
     }
 
     /// When there are so many.
@@ -111,30 +111,32 @@ impl Limits {
         self.rate.iter_mut().chain(self.adaptive.as_mut().and_then(Adaptive::pace))
     }
 
-    /// Takes as many tokens as there are, at most `max`.
-    pub fn take(&mut self, max: usize, now: Instant) -> usize {
+    /// Whether nothing needs a token.
+    pub fn is_free(&mut self) -> bool {
+        self.buckets().next().is_none()
+    }
+
+    /// How many of `wanted` have a token.
+    pub fn allowed(&mut self, wanted: usize, now: Instant) -> usize {
         if let Some(adaptive) = &mut self.adaptive {
-            adaptive.wanted(max, now);
+            adaptive.wanted(wanted, now);
         }
-        let taken = self.buckets().fold(max, |max, bucket| bucket.whole(max, now));
-        self.spend(taken, 1.0);
-        taken
+        self.buckets().fold(wanted, |most, bucket| bucket.whole(most, now))
     }
 
-    /// Puts back what wasn't needed.
-    pub fn give_back(&mut self, tokens: usize) {
-        self.spend(tokens, -1.0);
-    }
-
-    fn spend(&mut self, tokens: usize, sign: f64) {
-        let tokens = f64::from(u32::try_from(tokens).unwrap_or(u32::MAX));
-        self.buckets().for_each(|bucket| bucket.spend(sign * tokens));
+    /// Takes a token, if there is one.
+    pub fn take(&mut self, now: Instant) -> bool {
+        let is_there = self.buckets().all(|bucket| bucket.whole(1, now) == 1);
+        if is_there {
+            self.buckets().for_each(Bucket::spend);
+        }
+        is_there
     }
 
     /// Takes one in any case; from when on it may be used.
     pub fn reserve(&mut self, now: Instant) -> Instant {
         self.buckets().for_each(|bucket| bucket.fill(now));
-        self.spend(1, 1.0);
+        self.buckets().for_each(Bucket::spend);
         self.buckets().map(|bucket| bucket.ready(0.0)).fold(now, Instant::max)
     }
 
@@ -152,6 +154,11 @@ mod tests {
         Limits { rate: Some(Bucket::new(per_second, burst, now)), adaptive: None }
     }
 
+    /// As many as there are, at most.
+    fn take(l: &mut Limits, max: usize, now: Instant) -> usize {
+        (0..max).take_while(|_| l.take(now)).count()
+    }
+
     fn ms(n: u64) -> Duration {
         Duration::from_millis(n)
     }
@@ -160,10 +167,13 @@ mod tests {
     fn a_burst_goes_at_once_and_then_each_has_its_time() {
         let now = Instant::now();
         let mut l = limits(10.0, 3, now);
-        assert_eq!((l.take(100, now), l.take(100, now)), (3, 0));
+        assert_eq!((take(&mut l, 100, now), take(&mut l, 100, now)), (3, 0));
         assert_eq!(l.next(now), now + ms(100) - Duration::from_nanos(100), "to a rounding");
-        assert_eq!((l.take(100, now + ms(99)), l.take(100, now + ms(100)), l.take(100, now + ms(100))), (0, 1, 0));
-        assert_eq!(l.take(100, now + ms(60_000)), 3, "an idle hour saves up no more than the burst");
+        assert_eq!(
+            (take(&mut l, 100, now + ms(99)), take(&mut l, 100, now + ms(100)), take(&mut l, 100, now + ms(100))),
+            (0, 1, 0)
+        );
+        assert_eq!(take(&mut l, 100, now + ms(60_000)), 3, "an idle hour saves up no more than the burst");
     }
 
     #[test]
@@ -172,19 +182,19 @@ mod tests {
         let mut l = limits(30.0, 1, now);
         let (mut at, mut taken) = (now, 0);
         while at < now + ms(60_000) {
-            taken += l.take(100, at);
+            taken += take(&mut l, 100, at);
             at = l.next(at).max(at) + ms(3);
         }
         assert!((1_799..=1_801).contains(&taken), "{taken}");
     }
 
     #[test]
-    fn what_was_not_needed_is_there_again() {
+    fn what_is_allowed_is_there_until_it_is_taken() {
         let now = Instant::now();
         let mut l = limits(10.0, 5, now);
-        assert_eq!(l.take(5, now), 5);
-        l.give_back(4);
-        assert_eq!((l.next(now), l.take(100, now)), (now, 4));
+        assert_eq!((l.allowed(3, now), l.allowed(9, now)), (3, 5));
+        l.reserve(now);
+        assert_eq!((l.allowed(9, now), take(&mut l, 100, now)), (4, 4));
     }
 
     #[test]
@@ -194,13 +204,17 @@ mod tests {
         assert_eq!(l.reserve(now), now);
         let second = l.reserve(now);
         assert!(second > now + ms(99) && second <= now + ms(100));
-        assert_eq!((l.take(1, now + ms(100)), l.take(1, now + ms(200))), (0, 1), "the token of the first tenth is spoken for");
+        assert_eq!(
+            (take(&mut l, 1, now + ms(100)), take(&mut l, 1, now + ms(200))),
+            (0, 1),
+            "the token of the first tenth is spoken for"
+        );
     }
 
     #[test]
     fn without_limits_everything_goes() {
         let now = Instant::now();
         let mut l = Limits { rate: None, adaptive: None };
-        assert_eq!((l.take(7, now), l.next(now), l.reserve(now)), (7, now, now));
+        assert_eq!((take(&mut l, 7, now), l.next(now), l.reserve(now)), (7, now, now));
     }
 }

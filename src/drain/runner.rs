@@ -195,12 +195,8 @@ impl Runner {
         if let Allowed::NotBefore(until) = allowed {
             return Course::Wait(until);
         }
-        if let Some(stall) = gate.stalled.as_mut().filter(|_| !paused) {
-            if now < stall.next_look {
-                return Course::Wait(stall.next_look);
-            }
-            stall.next_look = now + self.config().breaker.open_for;
-            return Course::Look;
+        if let Some(stall) = gate.stalled.as_ref().filter(|_| !paused) {
+            return if now < stall.next_look { Course::Wait(stall.next_look) } else { Course::Look };
         }
         if allowed == Allowed::One || paused { Course::Probe } else { Course::Run }
     }
@@ -260,9 +256,10 @@ impl Runner {
         self.changed.notify_one();
     }
 
-    /// Whether the sink is stalled.
-    pub fn is_stalled(&self) -> bool {
-        *self.stalled.borrow()
+    /// Whether one may be sent to see whether it still is stalled: what was looked up may have opened the breaker.
+    pub fn may_revive(&self) -> bool {
+        let mut gate = lock(&self.gate);
+        gate.stalled.is_some() && !matches!(gate.breaker.allowed(Instant::now()), Allowed::NotBefore(_))
     }
 
     /// Stops draining, also over restarts, until an operator resumes it.
@@ -308,6 +305,13 @@ impl Runner {
         lock(&self.gate).paused = reason.map(|reason| pause(&self.config(), reason, self.queue.now()));
         self.changed.notify_one();
         Ok(())
+    }
+
+    /// A look at what has appeared begins.
+    pub fn looks(&self) {
+        if let Some(stall) = &mut lock(&self.gate).stalled {
+            stall.next_look = Instant::now() + self.config().breaker.open_for;
+        }
     }
 
     /// A probe begins.

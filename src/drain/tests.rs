@@ -1,5 +1,6 @@
 //! The drain against a graph that misbehaves, under tokio's paused clock: hours pass in milliseconds.
 
+mod ahead;
 mod batch;
 mod confirm;
 mod gate;
@@ -218,12 +219,13 @@ impl Bench {
     }
 
     /// kill -9, and another start.
-    fn crash(self) -> Self {
+    async fn crash(self) -> Self {
         let now = self.queue.now();
         for task in self.drain.tasks.lock().unwrap().drain(..) {
             task.abort();
         }
         drop(self.drain);
+        tokio::task::yield_now().await; // what is aborted is dropped, and writes nothing more
         self.store.crash();
         Self::on(self.store, self.config, &self.graph, now)
     }

@@ -131,7 +131,8 @@ impl Engine {
         let claimed = &self.sink(id).claimed;
         let (mut candidates, mut free, mut next_due) = (Vec::new(), 0, None);
         // Looking for what is in doubt may pass over lanes that aren't, but not over all of a long backlog.
-        let most = if request.in_doubt { request.max.saturating_mul(16) } else { request.max };
+        let most = request.max + request.ahead;
+        let looked_at = if request.in_doubt { most.saturating_mul(16) } else { most };
         // A time further ahead than any delay can be comes from a clock that was set back since: it is due, whatever waits before it.
         let ahead = now.saturating_add(request.longest_delay);
         for from in [keys::readies(id), keys::ready(id, ahead.saturating_add(1), Lane([0; 16]))] {
@@ -147,7 +148,7 @@ impl Engine {
                     // Lanes that are held must not take the turn of those behind them. There are no more of them than exchanges under way.
                     free += usize::from(!holds.is_held(id, lane));
                 }
-                free < most
+                free < looked_at
             })?;
             next_due = next_due.or(waits);
             if waits.is_none() {
@@ -157,7 +158,7 @@ impl Engine {
         let mut claims: Vec<Claim> = Vec::new();
         let mut lanes = 0;
         for (due, lane) in candidates {
-            if lanes == request.max {
+            if lanes == most {
                 break;
             }
             let Some((key, row)) = txn.first(&keys::lane(id, lane))? else {
@@ -186,8 +187,12 @@ impl Engine {
             } else {
                 None
             };
-            lanes += 1;
             let sent = waiting.sent;
+            let has_another = sent == Sent::No && exhausted.is_none() && waiting.attempts + 1 < request.max_attempts;
+            if lanes >= request.max && !has_another {
+                break;
+            }
+            lanes += 1;
             if sent == Sent::No && exhausted.is_none() {
                 let fresh = batch::is_fresh(&waiting);
                 let head = batch::count_first(txn, id, lane, seq, waiting, now)?;

@@ -74,7 +74,7 @@ pub fn episode(session: &str, n: u64) -> Episode {
 }
 
 pub fn request(max: usize) -> ClaimRequest {
-    ClaimRequest { max, batch: 1, in_doubt: false, max_attempts: 3, max_age: u64::MAX, longest_delay: DAY }
+    ClaimRequest { max, ahead: 0, batch: 1, in_doubt: false, max_attempts: 3, max_age: u64::MAX, longest_delay: DAY }
 }
 
 fn now<T>(future: impl Future<Output = T>) -> T {

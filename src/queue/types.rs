@@ -227,6 +227,10 @@ impl SinkSettings {
 pub struct ClaimRequest {
     /// Lanes, at most.
     pub max: usize,
+    /// Lanes beyond these, at most, that are claimed in advance: up to the first in line whose next attempt would be its last, or is none
+    /// to be made yet, because it is in doubt. What is lost between a claim and its attempt (a kill does that) must cost no episode its
+    /// only attempt.
+    pub ahead: usize,
     /// Episodes of one lane, at most; more than one only of those that were never tried.
     pub batch: usize,
     /// Only episodes whose latest attempt is in doubt.
@@ -268,6 +272,13 @@ pub struct Claim {
     pub lines: u32,
     /// Why no further attempt may be made.
     pub exhausted: Option<&'static str>,
+}
+
+impl Claim {
+    /// Whether it has counted an attempt.
+    pub fn counts(&self) -> bool {
+        self.sent == Sent::No && self.exhausted.is_none()
+    }
 }
 
 /// How a claim ends.

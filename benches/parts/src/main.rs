@@ -5,6 +5,7 @@
 
 mod args;
 mod bare;
+mod graph;
 mod http;
 mod load;
 mod relay;
@@ -19,6 +20,7 @@ const USAGE: &str = "usage: bench-parts PART [--KEY VALUE]...
   upstream  --listen ADDRESS                                      what all proxies forward to
   bare      --listen ADDRESS --upstream ADDRESS                   hyper's server and hyper-util's client, nothing else
   relay     --listen ADDRESS --upstream ADDRESS                   copies bytes and knows no HTTP
+  graph     --listen ADDRESS --write-us US --count N              takes as long for each write; tells how long N of them took
   closed    --to ADDRESS --path P --connections N --seconds S     as many requests as it takes
   open      --to ADDRESS --path P --connections N --seconds S --rate R   so many requests a second
   events    --to ADDRESS --connections N --count N --gap-us US    event streams; a gap of 0: flat out
@@ -43,6 +45,7 @@ fn run(part: &str, args: &Args) -> io::Result<()> {
         "upstream" => upstream::run(args),
         "bare" => bare::run(args),
         "relay" => relay::run(args),
+        "graph" => graph::run(args),
         "closed" => load::closed::run(args),
         "open" => load::open::run(args),
         "events" => load::events::run(args),

@@ -124,6 +124,7 @@ pub fn open(args: &Args) -> io::Result<()> {
 
 async fn claim(queue: &Queue, sink: SinkId, max: usize) -> io::Result<Claims> {
     let day = 86_400_000;
-    let request = ClaimRequest { max, batch: 1, in_doubt: false, max_attempts: 10, max_age: u64::MAX, longest_delay: day };
+    let request =
+        ClaimRequest { max, ahead: 0, batch: 1, in_doubt: false, max_attempts: 10, max_age: u64::MAX, longest_delay: day };
     queue.claim(sink, request).await.map_err(crate::other)
 }

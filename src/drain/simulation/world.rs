@@ -31,6 +31,8 @@ pub struct World {
     pub crashes: u32,
     store: Arc<Model>,
     drain: Drain,
+    /// How long (ms) a claim takes.
+    pub claims_take: u64,
     rng: fastrand::Rng,
 }
 
@@ -85,9 +87,10 @@ fn service(rng: &mut fastrand::Rng, n: usize) -> Service {
     Service { config, moods, takes, follow, seed: rng.u64(..), start: Instant::now(), process, seen }
 }
 
-fn start(store: &Arc<Model>, services: &[Arc<Service>], now: u64, life: u32) -> (Queue, Drain) {
+fn start(store: &Arc<Model>, services: &[Arc<Service>], now: u64, life: u32, claims_take: u64) -> (Queue, Drain) {
     let names: Vec<&str> = services.iter().map(|s| s.config.name.as_str()).collect();
     let queue = Queue::inline(store.clone(), &queue_config(), &names, Clock::steady_from(now));
+    queue.claims_take(claims_take);
     let metrics = Metrics::new();
     for service in services {
         let process = Process { life, queue: queue.clone(), metrics: metrics.clone() };
@@ -103,8 +106,9 @@ impl World {
         let mut rng = fastrand::Rng::with_seed(seed);
         let services: Vec<_> = (0..rng.usize(1..4)).map(|n| Arc::new(service(&mut rng, n))).collect();
         let store = Arc::new(Model::default());
-        let (queue, drain) = start(&store, &services, START, 0);
-        Self { services, queue, episodes: Vec::new(), crashes: 0, store, drain, rng }
+        let claims_take = [0, 0, 1, 5, 50][rng.usize(0..5)];
+        let (queue, drain) = start(&store, &services, START, 0, claims_take);
+        Self { services, queue, episodes: Vec::new(), crashes: 0, store, drain, claims_take, rng }
     }
 
     async fn append(&mut self) {
@@ -133,7 +137,20 @@ impl World {
         tokio::task::yield_now().await; // what is aborted is dropped
         self.crashes += 1;
         self.store.crash();
-        (self.queue, self.drain) = start(&self.store, &self.services, now, self.crashes);
+        (self.queue, self.drain) = start(&self.store, &self.services, now, self.crashes, self.claims_take);
+    }
+
+    /// Of what is claimed only what has begun stays.
+    async fn pause(&self, service: &Service) {
+        let name = &service.config.name;
+        assert_eq!(self.drain.pause(name).await, Ok(true));
+        tokio::time::sleep(Duration::from_millis(self.claims_take + 2)).await;
+        let busy = self.drain.statuses().iter().filter(|s| s.name == *name).map(|s| s.busy as u64).sum::<u64>();
+        let claimed = self.queue.stats().sinks.iter().filter(|s| s.name == *name).map(|s| s.in_flight).sum::<u64>();
+        if busy != claimed {
+            let fault = format!("{name} is paused, {busy} are under way, and {claimed} are claimed");
+            service.seen.lock().unwrap().faults.push(fault);
+        }
     }
 
     async fn resume(&self, service: &Service) {
@@ -151,7 +168,7 @@ impl World {
                 _ => {
                     let service = self.services[self.rng.usize(0..self.services.len())].clone();
                     if self.rng.bool() {
-                        assert_eq!(self.drain.pause(&service.config.name).await, Ok(true));
+                        self.pause(&service).await;
                     } else {
                         self.resume(&service).await;
                     }

@@ -185,7 +185,7 @@ async fn inv4_what_was_in_a_call_when_the_process_died_is_looked_up_and_sent_in_
     let graph = Graph::new(None, |_, _| Act::Take(secs(10)));
     let bench = filled(batches_of(6), &graph, 1, 8).await;
     tokio::time::sleep(secs(25)).await;
-    let bench = bench.crash();
+    let bench = bench.crash().await;
     bench.until_empty().await;
     graph.assert_once_and_in_order(8);
     assert_eq!(calls(&graph), [range(1, 6), vec![3], vec![4], vec![5], vec![6], range(7, 8)]);
@@ -197,7 +197,7 @@ async fn inv4_what_was_in_a_call_when_the_process_died_is_looked_up_and_sent_in_
     let graph = Graph::new(Some(FOLLOW), move |_, _| Act::Take(line.wait(secs(10))));
     let bench = filled(batches_of(6), &graph, 1, 6).await;
     tokio::time::sleep(secs(25)).await;
-    let bench = bench.crash();
+    let bench = bench.crash().await;
     bench.until_empty().await;
     graph.assert_once_and_in_order(6);
     assert_eq!(calls(&graph), [range(1, 6)], "nothing is sent again");
@@ -316,7 +316,7 @@ async fn inv4_a_look_waits_until_it_can_tell() {
     bench.append(0, 3).await;
     tokio::time::sleep(secs(10)).await;
     graph.behave(|_, _| panic!("nothing is sent"));
-    let bench = bench.crash();
+    let bench = bench.crash().await;
     let began = Instant::now();
     bench.until_empty().await;
     assert!((19..22).contains(&began.elapsed().as_secs()), "{:?}", began.elapsed());
@@ -365,7 +365,7 @@ async fn inv4_inv5_inv8_any_mixture_of_faults_and_crashes_ends_well_for_batches(
             bench.append(rng.usize(0..4), n).await;
             if rng.u32(0..10) == 0 {
                 tokio::time::sleep(Duration::from_millis(rng.u64(0..60_000))).await;
-                bench = bench.crash();
+                bench = bench.crash().await;
             }
         }
         bench.until_empty().await;

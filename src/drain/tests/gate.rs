@@ -59,7 +59,7 @@ async fn inv8_a_misconfigured_sink_is_paused_and_loses_nothing() {
     bench.until(|b| b.drain.statuses()[0].state == "paused" && b.drain.statuses()[0].busy == 0).await;
     assert!(bench.drain.statuses()[0].reason.as_ref().unwrap().contains("401"));
     assert_eq!(bench.count().pending, 30);
-    let bench = bench.crash();
+    let bench = bench.crash().await;
     let made = graph.deliveries.load(Ordering::Relaxed);
     assert!(made <= 5);
     tokio::time::sleep(secs(59)).await;
@@ -85,7 +85,7 @@ async fn an_operators_pause_is_never_probed_and_not_lifted_by_what_is_under_way(
     let bench = Bench::new(sink_config(2), &graph);
     bench.fill(3, 3).await;
     assert_eq!(bench.drain.pause("graph").await, Ok(true));
-    let bench = bench.crash();
+    let bench = bench.crash().await;
     tokio::time::sleep(secs(24 * 3600)).await;
     assert_eq!(bench.drain.statuses()[0].reason.as_deref(), Some(PAUSED_BY_OPERATOR));
     assert_eq!(graph.deliveries.load(Ordering::Relaxed), 2);

@@ -12,7 +12,7 @@ async fn inv5_where_dead_letters_park_their_lane_the_rest_of_it_waits_for_the_re
     let bench = Bench::new(config::Sink { on_dead: config::OnDead::Park, ..sink_config(5) }, &graph);
     bench.fill(2, 4).await;
     bench.until(|b| (b.count().dead, b.count().delivered) == (1, 2)).await;
-    let bench = bench.crash();
+    let bench = bench.crash().await;
     tokio::time::sleep(secs(3600)).await;
     assert_eq!(bench.count().pending, 1);
     graph.behave(|_, _| Act::Take(secs(1)));

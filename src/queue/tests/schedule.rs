@@ -82,6 +82,7 @@ enum Act {
     Claim {
         sink: bool,
         max: usize,
+        ahead: usize,
         batch: usize,
         in_doubt: bool,
         heard: bool,
@@ -211,12 +212,13 @@ fn act() -> impl Strategy<Value = Act> {
         2 => Just(Finish::Dead { reason: "rejected" }),
     ];
     let batch = prop_oneof![1 => Just(1), 1 => 2usize..5];
-    let claim = (any::<bool>(), 1usize..4, batch, prop::bool::weighted(0.1), prop::bool::weighted(0.95));
+    let ahead = prop_oneof![2 => (1usize..4, Just(0)), 1 => (0usize..2, 1usize..3)];
+    let claim = (any::<bool>(), ahead, batch, prop::bool::weighted(0.1), prop::bool::weighted(0.95));
     prop_oneof![
         7 => prop_oneof![4 => prop::collection::vec(arrival(), 1..2), 1 => prop::collection::vec(arrival(), 2..4)].prop_map(Act::Append),
         1 => note().prop_map(|(key, len)| Act::Note(key, len)),
         2 => index().prop_map(Act::Release),
-        7 => claim.prop_map(|(sink, max, batch, in_doubt, heard)| Act::Claim { sink, max, batch, in_doubt, heard }),
+        7 => claim.prop_map(|(sink, (max, ahead), batch, in_doubt, heard)| Act::Claim { sink, max, ahead, batch, in_doubt, heard }),
         1 => index().prop_map(Act::Begin),
         1 => index().prop_map(Act::Accepted),
         9 => (index(), finish).prop_map(|(claim, finish)| Act::Finish(claim, finish)),

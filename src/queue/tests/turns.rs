@@ -183,3 +183,34 @@ proptest! {
         prop_assert_eq!(queue.bench.queue.check(), Vec::<String>::new());
     }
 }
+
+#[test]
+fn inv6_in_advance_only_what_has_another_attempt_is_claimed_and_nothing_behind_what_has_not() {
+    let mut queue = Told::new();
+    let id = queue.bench.queue.sink_id("a").unwrap();
+    let claim =
+        |queue: &Told, max, ahead| now(queue.bench.queue.claim(id, ClaimRequest { ahead, ..request(max) })).unwrap().claims;
+    let places = |claims: &[Claim]| claims.iter().map(|claim| claim.seq).collect::<Vec<_>>();
+    let first = queue.append(0, 0);
+    queue.pass(1);
+    let tried = queue.append(1, 0);
+    for _ in 0..2 {
+        queue.pass(1);
+        for claim in claim(&queue, 9, 0) {
+            let in_vain = Finish::Retry { delay: 0, sent: Sent::No };
+            queue.bench.queue.finish(claim, if claim.seq == tried { in_vain } else { Finish::Uncount }, None);
+        }
+    }
+    queue.pass(1);
+    let last = queue.append(2, 0);
+    let ahead = claim(&queue, 0, 9);
+    assert_eq!(places(&ahead), [first], "the next in line has one attempt left");
+    assert_eq!(places(&claim(&queue, 1, 9)), [tried, last], "which is for a worker that is free");
+    queue.bench.queue.finish(ahead[0], Finish::Uncount, None);
+    let again = claim(&queue, 1, 0);
+    assert_eq!(
+        (places(&again), again[0].attempts),
+        (vec![first], 1),
+        "what is given back was never counted, and keeps its place"
+    );
+}

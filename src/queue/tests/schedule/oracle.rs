@@ -84,7 +84,7 @@ pub enum Did {
     Append(Vec<Came>),
     Note(u8, (usize, u64, u64)),
     Release(Seq),
-    Claim { sink: SinkId, max: usize, batch: usize, in_doubt: bool, heard: bool },
+    Claim { sink: SinkId, max: usize, ahead: usize, batch: usize, in_doubt: bool, heard: bool },
     Begin(At, N),
     Accepted(At, N),
     Finish(At, N, Finish),
@@ -449,11 +449,17 @@ impl Oracle {
         due
     }
 
-    fn claim(&mut self, sink: SinkId, max: usize, batch: usize, in_doubt: bool, given: &Given<'_>) -> Answer {
+    fn claim(&mut self, sink: SinkId, [max, ahead, batch]: [usize; 3], in_doubt: bool, given: &Given<'_>) -> Answer {
         let mut claims = Vec::new();
         let in_doubt = |o: &Self, n: N| !in_doubt || o.disk.episodes[&n].at[&sink].sent != Sent::No;
         let due: Vec<_> = self.due(sink, given).into_iter().filter(|(.., n)| in_doubt(self, *n)).collect();
-        for (.., session, head) in due.into_iter().take(max) {
+        // In advance only what has an attempt left after that, and nothing behind what hasn't.
+        let has_another = |o: &Self, n: N| {
+            let stand = o.disk.episodes[&n].at[&sink];
+            stand.sent == Sent::No && stand.attempts + 1 < 3 && given.now.saturating_sub(stand.since) < MAX_AGE
+        };
+        let more = due.iter().skip(max).take(ahead).take_while(|(.., n)| has_another(self, *n)).count();
+        for (.., session, head) in due.into_iter().take(max + more) {
             // What was never tried goes with what was never tried, and nothing goes before what it waits for.
             let fresh = |n: &N| {
                 let stand = self.disk.episodes[n].at[&sink];
@@ -505,7 +511,9 @@ impl Oracle {
                 self.disk.notes.insert(key, note);
             }
             Did::Release(place) => drop(self.holds.remove(&place)),
-            Did::Claim { sink, max, batch, in_doubt, .. } => return self.claim(sink, max, batch, in_doubt, given),
+            Did::Claim { sink, max, ahead, batch, in_doubt, .. } => {
+                return self.claim(sink, [max, ahead, batch], in_doubt, given);
+            }
             Did::Begin((sink, _), n) => {
                 let stand = self.disk.stand(n, sink).filter(|s| s.ended.is_none());
                 return Answer::Begun(stand.map(|stand| {

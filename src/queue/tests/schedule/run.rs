@@ -326,7 +326,7 @@ impl Run {
             self.step(&Step::Tick(DAY / 4))?;
             for sink in [false, true] {
                 self.step(&Step::Do(vec![Act::Configure { sink, settings: SinkSettings::default() }]))?;
-                self.step(&Step::Do(vec![Act::Claim { sink, max: 9, batch: 1, in_doubt: false, heard: true }]))?;
+                self.step(&Step::Do(vec![Act::Claim { sink, max: 9, ahead: 0, batch: 1, in_doubt: false, heard: true }]))?;
             }
             while !self.claims.is_empty() {
                 self.step(&Step::Do(vec![Act::Finish(0, Finish::Delivered { confirmed_in: None })]))?;

@@ -30,8 +30,8 @@ impl Run {
             Act::Append(ref arrivals) => Did::Append(arrivals.iter().map(|a| self.comes(a)).collect()),
             Act::Note(n, len) => Did::Note(n, (len, note(n, len, now).size(), now + KEPT)),
             Act::Release(place) => Did::Release(pick(&self.reserved, place)?),
-            Act::Claim { sink, max, batch, in_doubt, heard } => {
-                Did::Claim { sink: self.ids[usize::from(sink)], max, batch, in_doubt, heard }
+            Act::Claim { sink, max, ahead, batch, in_doubt, heard } => {
+                Did::Claim { sink: self.ids[usize::from(sink)], max, ahead, batch, in_doubt, heard }
             }
             Act::Begin(index) => claim(self, index).map(|(at, n)| Did::Begin(at, n))?,
             Act::Accepted(index) => claim(self, index).map(|(at, n)| Did::Accepted(at, n))?,
@@ -149,8 +149,9 @@ impl Run {
                 shared.release(*place);
                 Asked::Nothing
             }
-            Did::Claim { sink, max, batch, in_doubt, heard } => {
-                let request = ClaimRequest { batch: *batch, in_doubt: *in_doubt, max_age: MAX_AGE, ..request(*max) };
+            Did::Claim { sink, max, ahead, batch, in_doubt, heard } => {
+                let request =
+                    ClaimRequest { ahead: *ahead, batch: *batch, in_doubt: *in_doubt, max_age: MAX_AGE, ..request(*max) };
                 let asked = ask!(Claims, |reply| Op::Claim(*sink, request, reply));
                 if *heard { asked } else { Asked::Nothing }
             }

@@ -20,7 +20,7 @@ fn append(session: u8) -> Step {
 }
 
 fn claim(max: usize) -> Act {
-    Act::Claim { sink: false, max, batch: 1, in_doubt: false, heard: true }
+    Act::Claim { sink: false, max, ahead: 0, batch: 1, in_doubt: false, heard: true }
 }
 
 fn fault(after: u8, reads: bool) -> Fault {
@@ -55,7 +55,7 @@ fn inv8_what_a_failed_commit_left_in_memory_is_never_written() {
 #[test]
 fn inv2_nothing_is_left_out_in_favour_of_an_episode_that_is_not_on_stable_storage() {
     let keyed = || Step::Do(vec![arrival(0, Some(0))]);
-    let nothing = Step::Do(vec![Act::Claim { sink: true, max: 1, batch: 1, in_doubt: false, heard: true }]);
+    let nothing = Step::Do(vec![Act::Claim { sink: true, max: 1, ahead: 0, batch: 1, in_doubt: false, heard: true }]);
     went_wrong(&[Step::Fault(fault(1, false)), keyed(), nothing, keyed(), restart(Some(0), 1)]);
 }
 
