@@ -205,8 +205,8 @@ impl Engine {
                     txn.put(key, &waiting)?;
                 }
             }
-            let Waiting { attempts, time, entries: lines, .. } = waiting;
-            claims.push(Claim { sink: id, lane, seq, attempts, at: time.ms(), sent, lines, exhausted });
+            let Waiting { attempts, time, entries, .. } = waiting;
+            claims.push(Claim { sink: id, lane, seq, attempts, at: time.ms(), sent, lines: entries, exhausted });
         }
         // All of them or, where a read failed, none: nobody would ever end a claim that he wasn't told of.
         let claimed = &mut self.sink(id).claimed;

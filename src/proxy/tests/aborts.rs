@@ -2,7 +2,6 @@
 //! place in the line.
 
 use std::panic::AssertUnwindSafe;
-use std::pin::Pin;
 use std::task::Poll;
 use std::time::Instant;
 
