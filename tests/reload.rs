@@ -1,7 +1,9 @@
 //! SIGHUP: another configuration for an offramp that is at work.
 
 use std::io::{Read, Write};
-use std::net::TcpStream;
+use std::net::{SocketAddr, TcpStream};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
 
 use offramp::demo::graph::{Mode, Options};
@@ -58,6 +60,8 @@ fn inv1_inv5_inv8_under_load_sinks_routes_and_limits_change_and_nothing_is_dropp
     let world = World::with(Duration::from_millis(50), graph);
     let settings = world
         .settings()
+        // A connection that stays is one that may rest for as long as the rest of this takes.
+        .set("proxy.header_read_timeout", "'10m'")
         .set("route.path", "'/api/v1/agent/sample/run'")
         .set("route.sinks", "['graphiti']")
         .set("sink.workers", "2")
@@ -148,5 +152,68 @@ fn inv8_what_waits_for_a_sink_that_goes_is_delivered_once_it_comes_back() {
     let status = offramp.wait_for_status("all is delivered", LIMIT, |status| status["ledger"]["delivered"] == 4);
     assert_eq!((&status["ledger"]["captured"], &status["ledger"]["gap"]), (&4.into(), &0.into()));
     assert_eq!(world.graph.stored().len(), 3);
+    assert!(offramp.stop().success());
+}
+
+/// Asks on one connection of HTTP/2, several at a time, until told to stop, and counts the answers.
+async fn ask_on_one_connection(proxy: SocketAddr, answered: Arc<AtomicUsize>, stop: Arc<AtomicBool>) {
+    const AT_ONCE: usize = 20;
+    let (client, connection) = h2::client::handshake(tokio::net::TcpStream::connect(proxy).await.unwrap()).await.unwrap();
+    let connection = tokio::spawn(connection);
+    let asking = (0..AT_ONCE).map(|n| {
+        let (mut client, answered, stop) = (client.clone(), Arc::clone(&answered), Arc::clone(&stop));
+        tokio::spawn(async move {
+            while !stop.load(Ordering::Relaxed) {
+                let question = json!({ "message_content": "hi", "session_name": format!("s{n}"), "user_id": "u" }).to_string();
+                let request =
+                    ::http::Request::post("http://a/api/v1/agent/sample/run").header("content-type", "application/json");
+                client = client.ready().await.expect("the connection stays");
+                let (response, mut upload) = client.send_request(request.body(()).unwrap(), false).unwrap();
+                upload.send_data(question.into(), true).unwrap();
+                let response = response.await.expect("the connection stays");
+                assert_eq!(response.status(), 200);
+                let (mut body, mut answer) = (response.into_body(), Vec::new());
+                while let Some(data) = body.data().await {
+                    let data = data.expect("the connection stays");
+                    body.flow_control().release_capacity(data.len()).unwrap();
+                    answer.extend_from_slice(&data);
+                }
+                assert_eq!(serde_json::from_slice::<Value>(&answer).unwrap()["success"], true);
+                answered.fetch_add(1, Ordering::Relaxed);
+            }
+        })
+    });
+    for asking in asking.collect::<Vec<_>>() {
+        asking.await.unwrap();
+    }
+    assert!(!connection.is_finished(), "the connection was closed");
+    connection.abort();
+}
+
+#[test]
+fn inv1_inv8_streams_of_one_connection_go_on_while_routes_and_limits_change() {
+    let world = World::with(Duration::from_millis(20), Options { write_delay: Duration::ZERO, mode: Mode::Parallel(20) });
+    let settings = world.settings().set("sink.workers", "20");
+    let mut offramp = world.start(&settings);
+    let (answered, stop) = (Arc::<AtomicUsize>::default(), Arc::<AtomicBool>::default());
+    let talk = ask_on_one_connection(offramp.proxy("agent"), Arc::clone(&answered), Arc::clone(&stop));
+    let talk = world.runtime().spawn(talk);
+    let more = || {
+        let before = answered.load(Ordering::Relaxed);
+        assert!(wait_until(LIMIT, || talk.is_finished() || answered.load(Ordering::Relaxed) >= before + 60));
+    };
+    more();
+    reload(&offramp, &world, &settings.clone().set("route.name", "'talk'").set("proxy.max_in_flight", "10").text());
+    more();
+    reload(&offramp, &world, &settings.clone().set("route.name", "'chat'").set("proxy.header_read_timeout", "'5s'").text());
+    more();
+    stop.store(true, Ordering::Relaxed);
+    world.runtime().block_on(talk).unwrap();
+    let answered = answered.load(Ordering::Relaxed);
+    offramp.wait_for_delivery(answered, LIMIT);
+    let counted = |route| offramp.metric("offramp_http_requests_total", &[("route", route), ("code", "200")]).unwrap_or_default();
+    for route in ["run", "talk", "chat"] {
+        assert!(counted(route) > 0.0, "{route}");
+    }
     assert!(offramp.stop().success());
 }

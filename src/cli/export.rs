@@ -5,6 +5,8 @@ use std::io::Write;
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 
+use indicatif::ProgressBar;
+
 use super::args;
 use super::failure::Failure;
 use super::human::plural;
@@ -14,7 +16,9 @@ use super::transfer::{Lines, progress};
 
 pub(super) async fn run(args: &args::Export, source: &Source, out: &mut Output) -> Result<(), Failure> {
     let mut file = args.output.as_deref().map(create).transpose()?;
-    let (mut lines, bar) = (Lines::default(), progress(None));
+    // Where the lines go to the terminal, they are what there is to see.
+    let bar = if file.is_none() && out.terminal { ProgressBar::hidden() } else { progress(None) };
+    let mut lines = Lines::default();
     let exported = source
         .export(args.state, |bytes| {
             lines.see(bytes);

@@ -63,6 +63,8 @@ pub enum Ending {
     Delivered { sent: Option<u64>, surely: bool },
     /// The sink, or the way there, failed.
     Failed { error: SinkError, sent: Sent },
+    /// The sink says that nothing came of what it accepted.
+    Spoiled { message: String },
     /// It accepts and forgets.
     Stalled { sent: Sent },
     /// No further attempt may be made.
@@ -187,10 +189,7 @@ impl Work {
                     return Ending::Delivered { sent: Some(sent), surely };
                 }
                 Ok(Presence::Unknown) => return self.resend(known, IsThere::Maybe).await,
-                Ok(Presence::Failed(message)) => {
-                    let error = SinkError { cause: Cause::Timeout, message, retry_after: None, ambiguous: false };
-                    return Ending::Failed { error, sent: Sent::No };
-                }
+                Ok(Presence::Failed(message)) => return Ending::Spoiled { message },
                 Ok(Presence::Absent) => failed = 0,
                 Err(error) => {
                     failed += 1;
@@ -283,7 +282,9 @@ pub async fn record(runner: &Runner, config: &config::Sink, made: Made, ending: 
     let Made { claim, purpose, attempts, captured_at, began } = made;
     let (now, took) = (runner.queue.now(), began.elapsed());
     // It was there to be asked, whatever it said.
-    if purpose == Purpose::Probe && matches!(ending, Ending::Delivered { .. } | Ending::Stalled { .. } | Ending::Absent { .. }) {
+    let answered =
+        matches!(ending, Ending::Delivered { .. } | Ending::Spoiled { .. } | Ending::Stalled { .. } | Ending::Absent { .. });
+    if purpose == Purpose::Probe && answered {
         runner.resume_itself().await;
     }
     let (outcome, finish, error) = match ending {
@@ -298,6 +299,12 @@ pub async fn record(runner: &Runner, config: &config::Sink, made: Made, ending: 
         }
         Ending::Failed { error, sent } => {
             let (outcome, finish) = classify(runner, config, &error, sent, purpose, attempts, began).await;
+            (outcome, finish, Some(error))
+        }
+        Ending::Spoiled { message } => {
+            let error = SinkError { cause: Cause::Timeout, message, retry_after: None, ambiguous: false };
+            // The attempt was made, and counts, also if it was looked up as a probe and somebody has paused the sink.
+            let (outcome, finish) = classify(runner, config, &error, Sent::No, Purpose::Deliver, attempts, began).await;
             (outcome, finish, Some(error))
         }
         Ending::Stalled { sent } => {

@@ -35,6 +35,8 @@ pub enum Mood {
     Hangs,
     /// It accepts, and nothing comes of it.
     Forgets,
+    /// It accepts, and says later that nothing came of it.
+    Spoils,
     /// One of three calls makes the sink panic.
     Panics,
 }
@@ -45,6 +47,7 @@ pub enum Answer {
     Taken,
     Present,
     Absent,
+    Spoiled,
     Failed(Cause),
     /// The caller gave up, or died.
     None,
@@ -78,6 +81,8 @@ pub struct Seen {
     pub calls: Vec<Call>,
     /// When each copy appears.
     pub stored: Vec<(Duration, Uuid, i64)>,
+    /// When it says that nothing came of what it accepted last.
+    spoiled: HashMap<Uuid, Duration>,
     /// Episodes of each session in the order in which they were captured.
     pub lanes: HashMap<String, Vec<Uuid>>,
     pub faults: Vec<String>,
@@ -217,10 +222,18 @@ impl Service {
             }
             Mood::Panics if unlucky => panic!("told to panic"),
             Mood::Slow(times) => takes *= times,
-            Mood::Well | Mood::Breaks | Mood::Panics | Mood::Forgets => {}
+            Mood::Well | Mood::Breaks | Mood::Panics | Mood::Forgets | Mood::Spoils => {}
         }
         if self.follow.is_some() {
-            if mood != Mood::Forgets {
+            let (id, done) = (delivery.episode.id, self.now() + takes);
+            let mut seen = self.seen.lock().unwrap();
+            if mood == Mood::Spoils {
+                seen.spoiled.insert(id, done)
+            } else {
+                seen.spoiled.remove(&id)
+            };
+            drop(seen);
+            if !matches!(mood, Mood::Forgets | Mood::Spoils) {
                 self.store(delivery, takes);
             }
             self.end(&open, Answer::Taken, None);
@@ -240,10 +253,18 @@ impl Service {
             Mood::Hangs => std::future::pending().await,
             _ => {}
         }
-        let now = self.now();
-        let there = self.seen.lock().unwrap().stored.iter().any(|(at, id, _)| *id == delivery.episode.id && *at <= now);
-        self.end(&open, if there { Answer::Present } else { Answer::Absent }, None);
-        Ok(if there { Presence::Present } else { Presence::Absent })
+        let (now, wanted) = (self.now(), delivery.episode.id);
+        let seen = self.seen.lock().unwrap();
+        let there = seen.stored.iter().any(|(at, id, _)| *id == wanted && *at <= now);
+        let spoiled = seen.spoiled.get(&wanted).is_some_and(|at| *at <= now);
+        drop(seen);
+        let (answer, presence) = match (there, spoiled) {
+            (true, _) => (Answer::Present, Presence::Present),
+            (false, true) => (Answer::Spoiled, Presence::Failed("told to spoil it".to_owned())),
+            (false, false) => (Answer::Absent, Presence::Absent),
+        };
+        self.end(&open, answer, None);
+        Ok(presence)
     }
 }
 

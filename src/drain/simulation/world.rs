@@ -48,7 +48,7 @@ fn service(rng: &mut fastrand::Rng, n: usize) -> Service {
     let mut until = Duration::ZERO;
     for _ in 0..rng.usize(0..6) {
         until += Duration::from_millis([500, 5_000, 60_000, 300_000][rng.usize(0..4)]);
-        let mood = match rng.u8(0..13) {
+        let mood = match rng.u8(0..15) {
             0 | 1 => Mood::Well,
             2 => Mood::Slow(rng.u32(2..30)),
             3 | 4 => Mood::Gone,
@@ -59,7 +59,8 @@ fn service(rng: &mut fastrand::Rng, n: usize) -> Service {
             9 => Mood::Breaks,
             10 => Mood::Hangs,
             11 if follow.is_some() => Mood::Forgets,
-            12 if rng.u8(0..8) == 0 => Mood::Panics,
+            12 | 13 if follow.is_some() => Mood::Spoils,
+            14 if rng.u8(0..8) == 0 => Mood::Panics,
             _ => Mood::Refuses(429),
         };
         moods.push((until, mood));
