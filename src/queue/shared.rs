@@ -160,9 +160,10 @@ impl Shared {
         self.stats.read().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
-    /// Whether an episode with so many lines of history is claimed. A claim's end can be read before this hears of it.
+    /// Whether an episode with so many lines of history is claimed. A claim's end can be read before this hears of it; and of what it began
+    /// with an error of the disk may have taken lines away.
     pub fn is_in_flight(&self, sink: SinkId, seq: Seq, lines: u32) -> bool {
-        self.in_flight.read().unwrap_or_else(PoisonError::into_inner).get(&(sink, seq)) == Some(&lines)
+        self.in_flight.read().unwrap_or_else(PoisonError::into_inner).get(&(sink, seq)).is_some_and(|then| lines <= *then)
     }
 
     /// Hands an operation to the writer.
